@@ -1,0 +1,56 @@
+"""`Agent`: a world and a behaviour that act together in a real environment, and settle before a dream."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from oneiro import tree
+from oneiro.behaviour import Behaviour
+from oneiro.types import Carry, TimeStep
+from oneiro.world import WorldModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starts:
+    """Where dreams begin: states reached after `context` real rows from blank."""
+
+    context: int = 1
+    """Rows seen before the dream begins."""
+    count: int = 1000
+    """How many such states to keep."""
+
+
+class Agent(nn.Module):
+    """World + behaviour. All methods are without gradient and expect eval mode."""
+
+    def __init__(self, world: WorldModel, behaviour: Behaviour) -> None:
+        super().__init__()
+        self.world, self.behaviour = world, behaviour
+
+    def start(self, n: int) -> Carry:
+        """The carry of `n` rows that have seen nothing."""
+        return Carry(state=self.world.start(n), memory=self.behaviour.memory(n))
+
+    @torch.no_grad()
+    def observe(self, carry: Carry, row: TimeStep) -> Carry:
+        """Fold in one real row [B]: masked rows stay as they were, `is_first` rows forget."""
+        fresh = self.behaviour.memory(tree.size(row.is_first))
+        memory = tree.where(row.is_first & row.mask, fresh, carry.memory) if carry.memory else {}
+        if row.mask.all():
+            return Carry(state=self.world.observe(carry.state, row), memory=memory)
+        seen = self.world.observe(tree.clone(carry.state), row)
+        return Carry(state=tree.where(row.mask, seen, carry.state), memory=memory)
+
+    @torch.no_grad()
+    def act(self, carry: Carry, explore: bool = False) -> tuple[Tensor, Carry]:
+        """The action [B, A] of every row, and the carry to go on with."""
+        decision = self.behaviour.act(self.world, carry.state, carry.memory, explore=explore)
+        return decision.action, Carry(state=carry.state, memory=decision.memory)
+
+    @torch.no_grad()
+    def settle(self, batch: TimeStep, context: int) -> Carry:
+        """Real rows [B, T] -> the carry after the first `context` of them, where a dream may begin."""
+        window = tree.map(lambda x: x[:, :context], batch)
+        state = self.world.absorb(self.world.start(tree.size(window)), window)
+        return Carry(state=state, memory=self.behaviour.memory(tree.size(window)))

@@ -1,0 +1,116 @@
+"""`imagine` is the only imagination loop; `dream` keeps every row of it, `dream_score` only the returns."""
+
+from collections.abc import Generator
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from oneiro import tree
+from oneiro.behaviour import Behaviour
+from oneiro.types import Carry, Decision, Dream, Prediction
+from oneiro.world import WorldModel
+
+
+def imagine(
+    world: WorldModel,
+    behaviour: Behaviour,
+    carry: Carry,
+    *,
+    goal: Tensor | None = None,
+    through: bool = False,
+    temperature: float = 1.0,
+    explore: bool = False,
+) -> Generator[tuple[Tensor, Decision, Prediction, Carry], Carry | None, None]:
+    """Act, step, repeat without end: yields (view before acting, decision, prediction, carry after).
+
+    The consumer may `send` back a carry to go on with (fewer rows, or rows reset); otherwise its own goes on.
+    With `through` the graph through `world.step` is kept, else only the behaviour's own.
+    """
+    while True:
+        view = behaviour.view(world, carry.state)
+        decision = behaviour.act(world, carry.state, carry.memory, goal=goal, explore=explore)
+        with nullcontext() if through else torch.no_grad():
+            action = decision.action if through else decision.action.detach()
+            prediction = world.step(carry.state, action, temperature)
+        carry = Carry(state=prediction.state, memory=decision.memory)
+        sent = yield view, decision, prediction, carry
+        carry = carry if sent is None else sent
+
+
+def dream(
+    world: WorldModel,
+    behaviour: Behaviour,
+    carry: Carry,
+    horizon: int,
+    *,
+    goal: Tensor | None = None,
+    through: bool = False,
+    temperature: float = 1.0,
+    explore: bool = False,
+) -> Dream:
+    """Imagine `horizon` steps from `carry` [N] (consumed) and keep every row: arrival rows [N, H+1]."""
+    n = tree.size(carry.state)
+    one, zero = torch.ones(n, device=world.device), torch.zeros(n, device=world.device)
+    views, actions, aux = [], [], []
+    rewards, conts = [zero], [one]
+    rows = imagine(
+        world, behaviour, carry, goal=goal, through=through, temperature=temperature, explore=explore
+    )
+    for _ in range(horizon):
+        view, decision, prediction, carry = next(rows)
+        views.append(view)
+        actions.append(decision.action)
+        aux.append(decision.aux)
+        rewards.append(zero if prediction.reward is None else prediction.reward)
+        conts.append(one if prediction.cont is None else prediction.cont)
+    views.append(behaviour.view(world, carry.state))
+    return Dream(
+        view=torch.stack(views, 1),
+        action=torch.stack([torch.zeros_like(actions[0]), *actions], 1),
+        reward=torch.stack(rewards, 1),
+        cont=torch.stack(conts, 1),
+        aux=tree.stack(aux, 1),
+        last=carry,
+    )
+
+
+@torch.no_grad()
+def dream_score(
+    world: WorldModel,
+    behaviour: Behaviour,
+    carry: Carry,
+    horizon: int,
+    *,
+    temperature: float = 1.0,
+    uniform: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Undiscounted return and length [N] of dreams that end when a sampled `terminated` says so.
+
+    Row n ends at its first step t with `uniform[t, draw] >= cont`; the reward of that step still counts.
+    `uniform` [H, R] holds the random numbers of R draws (default: fresh ones); with common random numbers rows
+    share columns through the state's `draw`. Rows that have ended are dropped from the batch, so the cost
+    follows the number of rows alive.
+    """
+    n = tree.size(carry.state)
+    device = world.device
+    score, length = torch.zeros(n, device=device), torch.zeros(n, device=device, dtype=torch.long)
+    alive = torch.arange(n, device=device)  # where each row of the shrinking batch belongs
+    draw = carry.state.get("draw", alive)
+    if uniform is None:
+        uniform = torch.rand(horizon, int(draw.max()) + 1, device=device)
+    rows = imagine(world, behaviour, carry, temperature=temperature)
+    _, _, prediction, carry = next(rows)
+    for t in range(horizon):
+        if prediction.reward is not None:
+            score[alive] += prediction.reward
+        length[alive] += 1
+        if prediction.cont is not None:
+            going = uniform[t, draw] < prediction.cont
+            if not going.all():
+                alive, draw, carry = alive[going], draw[going], tree.take(carry, going)
+                if not len(alive):
+                    break
+        if t + 1 < horizon:
+            _, _, prediction, carry = rows.send(carry)
+    return score, length
