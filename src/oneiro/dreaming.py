@@ -88,9 +88,9 @@ def dream_score(
     """Undiscounted return and length [N] of dreams that end when a sampled `terminated` says so.
 
     Row n ends at its first step t with `uniform[t, draw] >= cont`; the reward of that step still counts.
-    `uniform` [H, R] holds the random numbers of R draws (default: fresh ones); with common random numbers rows
-    share columns through the state's `draw`. Rows that have ended are dropped from the batch, so the cost
-    follows the number of rows alive.
+    `uniform` [H, R] holds the random numbers of R draws (default: fresh ones); with common random numbers
+    rows share columns through the state's `draw`. Rows that have ended are dropped from the batch, so the
+    cost follows the number of rows alive.
     """
     n = tree.size(carry.state)
     device = world.device

@@ -83,7 +83,7 @@ class Spaces:
         found = self.obs.get("image")
         if found != (3, size, size):
             raise OneiroError(
-                f"{world} needs an image of 3 x {size} x {size}, the environment gives {found or 'no image'}; "
+                f"{world} needs an image of 3 x {size} x {size}, it is given {found or 'none'}; "
                 f"set the environment's image size to {size}"
             )
 

@@ -15,7 +15,7 @@ NAMESPACE = "oneiro"
 Tree = TypeVar("Tree")
 
 
-def map(function: Callable[..., Any], tree: Tree, *rest: Any) -> Tree:  # noqa: A001 - reads as tree.map
+def map(function: Callable[..., Any], tree: Tree, *rest: Any) -> Tree:
     """Apply `function` to every tensor of `tree` (and the tensors at the same places of `rest`)."""
     return optree.tree_map(function, tree, *rest, namespace=NAMESPACE)  # type: ignore[return-value]
 

@@ -16,10 +16,10 @@ class WorldModel(nn.Module, ABC):
     """A state machine with explicit state.
 
     Two laws of state. (1) A state is consumed by the call it is passed to; `tree.clone` it first to branch.
-    (2) Rows are independent in eval mode: each row carries its own clock, so one can be reset while others go on.
+    (2) Rows are independent in eval mode: each carries its own clock, so one can be reset while others go on.
 
-    Common random numbers: a world may keep an integer tensor `draw` [B] in its state; rows with the same number
-    share the noise of `step`.
+    Common random numbers: a world may keep an integer tensor `draw` [B] in its state; rows with the same
+    number share the noise of `step`.
     """
 
     spaces: Spaces
@@ -40,7 +40,7 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def observe(self, state: State, row: TimeStep) -> State:
-        """Fold in one real row [B]; rows that are `is_first` forget first. `row.mask` is the caller's concern."""
+        """Fold in one real row [B]; `is_first` rows forget first. `row.mask` is the caller's concern."""
 
     @abstractmethod
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
@@ -55,7 +55,7 @@ class WorldModel(nn.Module, ABC):
         raise Undecodable(f"{type(self).__name__} cannot draw; use its feature view instead")
 
     def absorb(self, state: State, batch: TimeStep) -> State:
-        """Fold in rows [B, T]; masked rows change nothing. Override with a parallel form where there is one."""
+        """Fold in rows [B, T]; masked rows change nothing. Override with the parallel form if there is one."""
         for t in range(batch.is_first.shape[1]):
             row = batch.at(t)
             state = tree.where(row.mask, self.observe(tree.clone(state), row), state)
