@@ -37,6 +37,8 @@ class Agent(nn.Module):
         """Fold in one real row [B]: masked rows stay as they were, `is_first` rows forget."""
         fresh = self.behaviour.memory(tree.size(row.is_first))
         memory = tree.where(row.is_first & row.mask, fresh, carry.memory) if carry.memory else {}
+        if self.behaviour.sees == "nothing":
+            return Carry(state=carry.state, memory=memory)
         if row.mask.all():
             return Carry(state=self.world.observe(carry.state, row), memory=memory)
         seen = self.world.observe(tree.clone(carry.state), row)

@@ -15,11 +15,16 @@ class Behaviour(nn.Module, ABC):
 
     parts: tuple[str, ...] = ()
     """() = nothing to fit by gradient: a planner, or fitted by evolution."""
-    sees: Literal["feature", "image"] = "feature"
-    """"image" = `world.decode(state)["image"]`, real and imagined alike."""
+    sees: Literal["feature", "image", "nothing"] = "feature"
+    """"image" = `world.decode(state)["image"]`, real and imagined alike; "nothing" = acts blindly (random
+    policies, recorded plans), so that a real row need not be encoded before acting."""
 
     def memory(self, n: int) -> State:
-        """Its own recurrent state for `n` fresh rows."""
+        """Its own recurrent state for `n` fresh rows.
+
+        A behaviour that draws random numbers keeps an int64 `key` [B] here and draws with `oneiro.noise`, so
+        that an episode is a function of its key; the env loop sets `key` to the seed of the episode.
+        """
         return {}
 
     def watch(self, world: WorldModel, state: State, memory: State) -> State:

@@ -87,6 +87,8 @@ class Losses:
     """Detached scalars by name, for example "world/kl"."""
     trace: State | None = None
     """Posterior states [B, T, ...], still on the graph; worlds with small states only."""
+    after: State | None = None
+    """State after the last row, detached; the next piece of a stream starts from it."""
 
 
 @dataclass

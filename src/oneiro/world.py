@@ -31,8 +31,12 @@ class WorldModel(nn.Module, ABC):
     """Longest history that matters, in rows; None: unbounded."""
 
     @abstractmethod
-    def losses(self, batch: TimeStep, parts: Sequence[str]) -> Losses:
-        """One scalar per requested part for a batch of arrival rows [B, T]."""
+    def losses(self, batch: TimeStep, parts: Sequence[str], before: State | None = None) -> Losses:
+        """One scalar per requested part for a batch of arrival rows [B, T].
+
+        `before` is the state before the first row (None: blank); `Losses.after` the one to go on with, so that
+        consecutive pieces of a stream can be fitted in order.
+        """
 
     @abstractmethod
     def start(self, n: int) -> State:
@@ -55,7 +59,7 @@ class WorldModel(nn.Module, ABC):
         raise Undecodable(f"{type(self).__name__} cannot draw; use its feature view instead")
 
     def absorb(self, state: State, batch: TimeStep) -> State:
-        """Fold in rows [B, T]; masked rows change nothing. Override with the parallel form if there is one."""
+        """Fold in rows [B, T]; masked rows change nothing. Override with a parallel form."""
         for t in range(batch.is_first.shape[1]):
             row = batch.at(t)
             state = tree.where(row.mask, self.observe(tree.clone(state), row), state)
