@@ -89,28 +89,34 @@ def dream_score(
 
     Row n ends at its first step t with `uniform[t, draw] >= cont`; the reward of that step still counts.
     `uniform` [H, R] holds the random numbers of R draws (default: fresh ones); with common random numbers
-    rows share columns through the state's `draw`. Rows that have ended are dropped from the batch, so the
-    cost follows the number of rows alive.
+    rows share columns through the state's `draw`. Rows that have ended leave the batch, so the cost follows the
+    number of rows alive.
     """
     n = tree.size(carry.state)
     device = world.device
     score, length = torch.zeros(n, device=device), torch.zeros(n, device=device, dtype=torch.long)
-    alive = torch.arange(n, device=device)  # where each row of the shrinking batch belongs
-    draw = carry.state.get("draw", alive)
+    place = torch.arange(n, device=device)  # where each row of the shrinking batch belongs
+    alive = torch.ones(n, device=device)
+    draw = carry.state.get("draw", place)
     if uniform is None:
         uniform = torch.rand(horizon, int(draw.max()) + 1, device=device)
     rows = imagine(world, behaviour, carry, temperature=temperature)
     _, _, prediction, carry = next(rows)
     for t in range(horizon):
         if prediction.reward is not None:
-            score[alive] += prediction.reward
-        length[alive] += 1
+            score.index_add_(0, place, prediction.reward.float() * alive)
+        length.index_add_(0, place, alive.long())
         if prediction.cont is not None:
-            going = uniform[t, draw] < prediction.cont
-            if not going.all():
-                alive, draw, carry = alive[going], draw[going], tree.take(carry, going)
-                if not len(alive):
-                    break
+            alive = alive * (uniform[t, draw] < prediction.cont)
+            living = int(alive.sum())
+            if not living:
+                break
+            if living < _FULL * len(alive):
+                going = alive.nonzero()[:, 0]
+                place, draw, alive, carry = place[going], draw[going], alive[going], tree.take(carry, going)
         if t + 1 < horizon:
             _, _, prediction, carry = rows.send(carry)
     return score, length
+
+
+_FULL = 0.94  # rows that have ended are dropped once they are more than 6 % of the batch (copying costs too)

@@ -34,8 +34,8 @@ class WorldModel(nn.Module, ABC):
     def losses(self, batch: TimeStep, parts: Sequence[str], before: State | None = None) -> Losses:
         """One scalar per requested part for a batch of arrival rows [B, T].
 
-        `before` is the state before the first row (None: blank); `Losses.after` the one to go on with, so that
-        consecutive pieces of a stream can be fitted in order.
+        `before` is the state before the first row (None: blank), `Losses.after` the one to go on with, so
+        that consecutive pieces of a stream can be fitted in order.
         """
 
     @abstractmethod
