@@ -1,0 +1,223 @@
+"""Start-up: the device, the seeds, and the levers that make PyTorch fast on this machine.
+
+`start` is called once by every command. What each lever gains was measured (docs/speed.md); each can be
+turned off by its field, or for a whole process by `ONEIRO_LEVERS=off` or `ONEIRO_LEVERS=-memory,-matmul`.
+
+| lever         | what it does                                                                             |
+|---------------|------------------------------------------------------------------------------------------|
+| memory        | glibc keeps freed memory instead of handing pages back and faulting them in again        |
+| matmul        | float32 matmuls through oneDNN, if a check against float64 shows that they stay float32  |
+| bfloat16      | `compute_dtype` of convolutions and matmuls, where the hardware multiplies in bfloat16   |
+| channels_last | convolutions keep colours innermost                                                      |
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import random
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from oneiro.errors import OneiroError, nearest
+
+LEVERS_VARIABLE = "ONEIRO_LEVERS"
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
+_MATMUL_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """Which device and which levers; the defaults suit every machine."""
+
+    device: str = "auto"  # auto = the first GPU, else the CPU
+    threads: int = 0  # CPU threads of one operation; 0 = one per core
+    memory: bool = True  # lever: keep freed memory (glibc Linux)
+    matmul: bool = True  # lever: float32 matmul through oneDNN (CPU)
+    bfloat16: bool = True  # lever: multiply in bfloat16 where the hardware does
+    channels_last: bool = True  # lever: colours innermost in convolutions
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"threads must be 0 (one per core) or more, got {self.threads}")
+
+    def build(self) -> "Report":
+        """Apply it: the same as `start(config)`."""
+        return start(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What is in effect after `start`."""
+
+    device: torch.device
+    threads: int
+    compute_dtype: torch.dtype
+    """Of convolutions and large matmuls; weights and everything else stay float32."""
+    levers: dict[str, str]
+    """Lever -> "on", or "off: reason"."""
+
+
+_report: Report | None = None
+
+
+def start(config: RuntimeConfig | None = None) -> Report:
+    """Apply the levers to this process, once for every command; calling it again applies the new config."""
+    global _report
+    config = with_switches(config or RuntimeConfig(), os.environ.get(LEVERS_VARIABLE, ""))
+    device = pick_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    levers = {
+        "memory": _keep_memory() if config.memory else "off: switched off",
+        "matmul": _fast_matmul(device, config.matmul),
+        "bfloat16": _bfloat16(device) if config.bfloat16 else "off: switched off",
+        "channels_last": "on" if config.channels_last else "off: switched off",
+    }
+    _report = Report(
+        device=device,
+        threads=torch.get_num_threads(),
+        compute_dtype=torch.bfloat16 if levers["bfloat16"] == "on" else torch.float32,
+        levers=levers,
+    )
+    return _report
+
+
+def report() -> Report | None:
+    """What the last `start` of this process did; None before it."""
+    return _report
+
+
+def compute_dtype(name: Literal["auto", "float32", "bfloat16"] = "auto") -> torch.dtype:
+    """The dtype of a config field; auto = what `start` found, float32 if it was not called."""
+    if name == "auto":
+        return _report.compute_dtype if _report else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def memory_format() -> torch.memory_format:
+    """Of image tensors: channels-last unless that lever is off."""
+    off = _report is not None and _report.levers["channels_last"] != "on"
+    return torch.contiguous_format if off else torch.channels_last
+
+
+def with_switches(config: RuntimeConfig, switches: str) -> RuntimeConfig:
+    """`config` with levers turned off by a string: "off" for all, "-memory,-matmul" for some, "" for none."""
+    names = [f.name for f in fields(config) if f.type is bool]
+    if switches in ("", "on"):
+        return config
+    chosen = names if switches == "off" else [part.strip().removeprefix("-") for part in switches.split(",")]
+    for name in chosen:
+        if name not in names:
+            raise OneiroError(f"{LEVERS_VARIABLE}: there is no lever {name!r}. {nearest(name, names)}")
+    return replace(config, **dict.fromkeys(chosen, False))
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" is the first GPU if there is one. OneiroError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OneiroError(f"there is no device {name!r}; use auto, cpu, cuda, cuda:1 or mps") from error
+    if device.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= found:
+            raise OneiroError(
+                f"the device {name!r} was asked for, but PyTorch {torch.__version__} sees {found} GPU(s); "
+                "use --runtime.device=cpu, or install a PyTorch build for your GPU"
+            )
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise OneiroError("the device 'mps' needs a Mac with Apple silicon; use --runtime.device=cpu")
+    return device
+
+
+def describe_device(device: torch.device | None = None) -> str:
+    """One line for the user, so that nobody computes on the CPU unnoticed."""
+    if device is None:
+        device = _report.device if _report else pick_device()
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"GPU {device.index or 0}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    if device.type == "cpu":
+        return f"CPU (no GPU in use): {cpu_name()}, {torch.get_num_threads()} threads"
+    return f"{device.type}: {platform.processor() or platform.machine()}"
+
+
+def cpu_name() -> str:
+    """The processor's name as the operating system gives it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the processor (Linux; empty elsewhere)."""
+    return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and PyTorch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def derive_seed(seed: int, *path: str | int) -> int:
+    """A seed in 0..2^31-1 for one purpose of a run, such as `derive_seed(seed, "episode", 7)`."""
+    text = "/".join(map(str, (seed, *path)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little") >> 1
+
+
+def _keep_memory() -> str:
+    """Serve large blocks from the heap and keep its free top, up to 2 GiB or an eighth of the RAM."""
+    if platform.system() != "Linux":
+        return f"off: not needed on {platform.system()}"
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return "off: the C library is not glibc"
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    keep = min(2**31 - 1, ram // 8)
+    options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, keep), (_M_TOP_PAD, 64 * 2**20))
+    if not all([libc.mallopt(option, value) for option, value in options]):
+        return "off: the allocator refused"
+    return "on"
+
+
+def _fast_matmul(device: torch.device, wanted: bool) -> str:
+    """oneDNN's float32 matmul, twice MKL's on some processors; on others "medium" would round to bfloat16."""
+    torch.set_float32_matmul_precision("highest")
+    if not wanted:
+        return "off: switched off"
+    if device.type != "cpu":
+        return f"off: not needed on {device.type}"
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(256, 256, generator=generator)
+    exact = a.double() @ a.double()
+    torch.set_float32_matmul_precision("medium")
+    error = ((a @ a).double() - exact).abs().max() / exact.abs().max()
+    if error < _MATMUL_TOLERANCE:
+        return "on"
+    torch.set_float32_matmul_precision("highest")
+    return f"off: this processor would round to {error:.0e}"
+
+
+def _bfloat16(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "on" if torch.cuda.get_device_capability(device) >= (8, 0) else "off: this GPU lacks bfloat16"
+    if device.type == "cpu" and cpu_flags() & {"avx512_bf16", "amx_bf16"}:
+        return "on"
+    return f"off: this {device.type} does not multiply in bfloat16"
+
+
+def _cpuinfo(key: str) -> str:
+    """First value of a key in /proc/cpuinfo; "" if there is none."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return ""
+    lines = path.read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
