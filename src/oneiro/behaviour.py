@@ -43,6 +43,10 @@ class Behaviour(nn.Module, ABC):
     ) -> Decision:
         """The action [B, A] for each row; deterministic unless `explore`."""
 
+    def forward(self, *args: Any, **kwargs: Any) -> Decision:
+        """Calling a behaviour is acting (`torch.func.functional_call` needs it)."""
+        return self.act(*args, **kwargs)
+
     def losses(self, world: WorldModel, batch: TimeStep, trace: State | None, parts: Sequence[str]) -> Losses:
         """One scalar per requested part."""
         return Losses({})

@@ -1,110 +1,192 @@
-"""Evolution by CMA-ES (package `cma`) of any behaviour's weights, in the dream or in the real environment.
+"""The stage that evolves a behaviour: its weights are scored by rollouts in the dream or in the real environment.
 
-Official settings of World Models: population 64, 16 episodes each, sigma 0.1, mean 0, the defaults of `cma`.
-A generation is one batch: every rollout of every candidate at once, each row with its candidate's weights.
+All rollouts of all candidates of a generation are one batch; each row carries the weights of its candidate.
 """
 
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from oneiro.errors import MissingExtra, OneiroError
+from oneiro import tree
+from oneiro.agent import Agent, Starts
+from oneiro.behaviours.population import Population
+from oneiro.data.collect import play
+from oneiro.dreaming import dream_score
+from oneiro.errors import OneiroError
+from oneiro.training.cma_es import CMA, Evolution, Seeds, draws, mean_scores
+from oneiro.training.schedule import Stage
+from oneiro.training.starts import first_rows
+from oneiro.types import Carry, TimeStep
 
-Seeds = Literal["common", "pairs", "independent"]
+if TYPE_CHECKING:
+    from oneiro.training.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class CMA:
-    """Covariance matrix adaptation evolution strategy, maximising."""
+class Evolve(Stage):
+    """CMA-ES on the weights of the behaviour."""
 
-    population: int = 64  # candidates per generation
-    sigma: float = 0.1  # initial step size
-    weight_bonus: float = 0.0  # added to the score: x mean(w^2). The released code has 0.01, a sign slip
-    seed: int = 0  # of the samples
+    where: Literal["dream", "env"] = "dream"  # where candidates are scored
+    cma: CMA = CMA()
+    generations: int = 1800
+    episodes: int = 16  # rollouts per candidate, whose mean is its score
+    temperature: float = 1.15  # of the dream
+    horizon: int = 2100  # steps after which a dream is cut off
+    starts: Starts = Starts(context=1, count=1000)  # where dreams begin: stored first rows
+    seeds: Seeds = "common"  # which rollouts share random numbers; the released code has "pairs"
+    test_every: int = 25  # generations between tests of the mean; 0 = never
+    test_episodes: int = 1024  # rollouts of such a test
+    result: Literal["last", "best"] = "last"  # the mean at the end, or the mean that tested best
 
     def __post_init__(self) -> None:
-        if self.population < 4:
-            raise ValueError(f"population must be at least 4, got {self.population}")
-        if self.sigma <= 0:
-            raise ValueError(f"sigma must be positive, got {self.sigma}")
+        if self.horizon < 1:
+            raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
+        if self.result == "best" and not self.test_every:
+            raise ValueError("result 'best' needs tests: set test_every to 25, say")
+
+    def line(self) -> str:
+        """See `Stage.line`."""
+        place = (
+            f"the dream (temperature {self.temperature:g})" if self.where == "dream" else "the environment"
+        )
+        return (
+            f"evolve the behaviour in {place}: {self.generations:,} generations of {self.cma.population} x "
+            f"{self.episodes} rollouts"
+        )
+
+    def total(self) -> int:
+        """Generations."""
+        return self.generations
+
+    def run(self, run: "Run") -> None:
+        """History of scores and best mean are saved; the search distribution is rebuilt from them."""
+        if not self.generations:
+            return
+        agent, done = run.agent.eval(), run.done
+        start = run.carry.setdefault("start", parameters_to_vector(agent.behaviour.parameters()).detach())
+        evolution = Evolution(self.cma, start, done.get("history"))
+        if "mean" in run.carry and not torch.allclose(
+            run.carry["mean"], evolution.mean.to(run.device), atol=1e-5
+        ):
+            raise OneiroError(
+                "the evolution cannot be continued: this version of cma or NumPy draws other numbers than the "
+                "one that began it; install the versions named in recipe.json, or begin a new run"
+            )
+        run.progress.advance(len(evolution.history))
+        rollouts = DreamRollouts(self, run) if self.where == "dream" else EnvRollouts(self, run)
+        with rollouts:
+            for generation in range(len(evolution.history), self.generations):
+                began = time.perf_counter()
+                weights = evolution.ask().to(run.device)
+                rows = draws(len(weights), self.episodes, self.seeds)
+                returns = rollouts(weights.repeat_interleave(self.episodes, 0), rows, generation)
+                scores = mean_scores(returns, len(weights))
+                evolution.tell(scores)
+                done["history"] = evolution.history
+                run.carry["mean"] = evolution.mean.to(run.device)
+                metrics = {
+                    "evolve/mean": float(np.mean(scores)),
+                    "evolve/best": max(scores),
+                    "evolve/sigma": evolution.sigma,
+                }
+                if self.test_every and (generation + 1) % self.test_every == 0:
+                    metrics["evolve/test"] = self._test(run, rollouts, generation)
+                shown = run.record(
+                    generation + 1, metrics, timing={"evolve/seconds": time.perf_counter() - began}
+                )
+                run.progress.advance(1, updates=1, metrics=shown)
+                run.tick()
+        chosen = run.carry.get("best", run.carry["mean"]) if self.result == "best" else run.carry["mean"]
+        vector_to_parameters(chosen.to(run.device), agent.behaviour.parameters())
+
+    def _test(self, run: "Run", rollouts: "DreamRollouts | EnvRollouts", generation: int) -> float:
+        """Mean return of the distribution's mean; the best so far is kept."""
+        mean = run.carry["mean"]
+        rows = torch.arange(self.test_episodes)
+        score = float(rollouts(mean.expand(len(rows), -1), rows, -1 - generation).mean())
+        if score > run.done.get("best_score", -float("inf")):
+            run.done["best_score"] = score
+            run.carry["best"] = mean.clone()
+        return score
 
 
-class Evolution:
-    """Ask for candidates, tell their scores. Its whole history is the list of scores, so it is saved as JSON.
+class DreamRollouts:
+    """Returns of dreams that begin at stored first rows."""
 
-    A resumed evolution repeats its own past (0.05 s a generation at 1,000 weights) instead of storing the
-    covariance matrix; nothing is pickled.
-    """
+    def __init__(self, stage: Evolve, run: "Run") -> None:
+        self.stage, self.agent = stage, run.agent
+        self.starts: TimeStep = first_rows(run.store, stage.starts, run.stage_seed, run.device)
+        self.population = Population(run.agent.behaviour)
+        self.settler = Agent(run.agent.world, self.population)
 
-    def __init__(self, config: CMA, start: Tensor, history: list[list[float]] | None = None) -> None:
-        try:
-            import cma
-        except ImportError as error:
-            raise MissingExtra("cma", "evolve") from error
-        self.config = config
-        self.history: list[list[float]] = []
-        random = np.random.default_rng(config.seed)
-        options: dict[str, Any] = {
-            "popsize": config.population,
-            "seed": np.nan,  # leave NumPy's global generator alone
-            "randn": lambda *shape: random.standard_normal(shape),
-            "verbose": -9,
-            "maxiter": np.inf,
-        }
-        mean = start.detach().double().cpu().numpy()
-        self.strategy = cma.CMAEvolutionStrategy(mean, config.sigma, options)
-        for scores in history or []:
-            self.ask()
-            self.tell(scores)
+    def __enter__(self) -> "DreamRollouts":
+        return self
 
-    def ask(self) -> Tensor:
-        """Candidates [P, n] float32."""
-        self._asked = self.strategy.ask()
-        return torch.from_numpy(np.stack(self._asked)).float()
+    def __exit__(self, *_: object) -> None:
+        return None
 
-    def tell(self, scores: list[float]) -> None:
-        """Mean score of each candidate, higher is better."""
-        if not np.isfinite(scores).all():
-            raise OneiroError("a candidate's score is not finite; look at the last films of this run's dream")
-        self.strategy.tell(self._asked, costs(np.stack(self._asked), scores, self.config.weight_bonus))
-        self.history.append([float(x) for x in scores])
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of the search distribution [n]: the solution that is reported, not the luckiest sample."""
-        return torch.from_numpy(np.asarray(self.strategy.mean)).float()
-
-    @property
-    def sigma(self) -> float:
-        """Present step size."""
-        return float(self.strategy.sigma)
+    def __call__(self, weights: Tensor, draw: Tensor, generation: int) -> Tensor:
+        """Weights [N, n], draw [N] -> return [N]. Rows of one draw share start, noise and fate."""
+        num_draws = int(draw.max()) + 1
+        picked = torch.randint(tree.size(self.starts.is_first), (num_draws,))
+        begin = self.settler.settle(
+            tree.take(self.starts, picked.to(weights.device)), self.stage.starts.context
+        )
+        draw = draw.to(weights.device)
+        state = tree.take(begin.state, draw)
+        if "draw" in state:
+            state["draw"] = draw
+        elif self.stage.seeds != "independent":
+            raise OneiroError(
+                "this world cannot share random numbers between rows; set the stage's seeds to 'independent'"
+            )
+        carry = Carry(state=state, memory=self.population.seat(weights))
+        score, _ = dream_score(
+            self.agent.world,
+            self.population,
+            carry,
+            self.stage.horizon,
+            temperature=self.stage.temperature,
+        )
+        return score
 
 
-def costs(solutions: np.ndarray, scores: list[float] | np.ndarray, weight_bonus: float) -> list[float]:
-    """What is minimised: -(score + weight_bonus * mean(w^2))."""
-    return list(-(np.asarray(scores) + weight_bonus * (solutions**2).mean(1)))
+class EnvRollouts:
+    """Returns of real episodes; a draw is an episode's seed, new in every generation."""
 
+    def __init__(self, stage: Evolve, run: "Run") -> None:
+        self.stage, self.run = stage, run
+        self.population = Population(run.agent.behaviour)
+        self.agent = Agent(run.agent.world, self.population).eval()
 
-def draws(population: int, episodes: int, seeds: Seeds) -> Tensor:
-    """[P * E] which random numbers each rollout of each candidate uses.
+    def __enter__(self) -> "EnvRollouts":
+        self.opened = self.run.env()
+        self.env = self.opened.__enter__()
+        return self
 
-    common: episode e is the same for all candidates; pairs: candidates i and i + P/2 share theirs (the official
-    "antithetic" option); independent: nobody shares.
-    """
-    candidate = torch.arange(population).repeat_interleave(episodes)
-    episode = torch.arange(episodes).repeat(population)
-    group = {"common": 0 * candidate, "pairs": candidate % ((population + 1) // 2), "independent": candidate}
-    return group[seeds] * episodes + episode
+    def __exit__(self, *error: object) -> None:
+        self.opened.__exit__(*error)  # type: ignore[arg-type]
 
-
-def mean_scores(rollouts: Tensor, population: int) -> list[float]:
-    """[P * E] returns -> mean of each candidate."""
-    return rollouts.double().reshape(population, -1).mean(1).tolist()
-
-
-Rollouts = Callable[[Tensor, Tensor, int], Tensor]
-"""(weights [N, n], draw [N], generation) -> return [N]."""
+    def __call__(self, weights: Tensor, draw: Tensor, generation: int) -> Tensor:
+        """As in the dream."""
+        seed = int(np.random.SeedSequence([self.run.stage_seed, generation + (1 << 32)]).generate_state(1)[0])
+        returns = torch.zeros(len(weights))
+        episodes = play(
+            self.env,
+            self.agent,
+            range(len(weights)),
+            seed=seed,
+            seed_ids=draw.tolist(),
+            record=False,
+            memory=lambda ids: self.population.seat(weights[ids.to(weights.device)]),
+            on_step=lambda n: self.run.progress.advance(0, env_steps=n),
+        )
+        for episode in episodes:
+            returns[episode.id] = float(episode.info["score"])
+            self.run.tick(save=False)
+        return returns

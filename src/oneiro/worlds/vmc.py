@@ -35,6 +35,7 @@ from oneiro import tree
 from oneiro.nets.conv_vae import ConvVAE, vae_loss
 from oneiro.nets.lstm import LSTM
 from oneiro.nets.mdn import mdn_nll, mdn_sample, restart_loss
+from oneiro.runtime import compute_dtype
 from oneiro.spaces import Spaces, to_float
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
 from oneiro.world import WorldModel
@@ -81,9 +82,10 @@ class VMC(WorldModel):
         spaces.require_image(64, "VMC")
         self.config, self.spaces = config, spaces
         self.feature_dim = config.z_dim + (len(config.feature) - 1) * config.hidden_dim
-        self.vision = ConvVAE(config.z_dim, config.channels)
+        dtype = compute_dtype(config.compute_dtype)
+        self.vision = ConvVAE(config.z_dim, config.channels, dtype)
         action_dim = 3 if config.action_input == "thirds" else spaces.action.dim
-        self.memory = Memory(config, action_dim)
+        self.memory = Memory(config, action_dim, dtype)
 
     def start(self, n: int) -> State:
         """Zeros; every row its own draw."""
@@ -122,7 +124,7 @@ class VMC(WorldModel):
         mixture = out[:, 1:] if self.config.predicts_end else out
         draw, z_dim = state["draw"], self.config.z_dim
         if temperature == 0:
-            uniform = normal = torch.zeros(1, device=h.device)
+            uniform = normal = torch.zeros_like(state["z"])  # not used
         else:
             draws = int(draw.max()) + 1
             uniform = torch.rand(draws, z_dim, device=h.device)[draw]
@@ -173,9 +175,9 @@ class VMC(WorldModel):
     def _memory_losses(self, batch: TimeStep, before: State | None, result: Losses) -> None:
         """Negative log-density of the next z (nats per dimension) and cross-entropy of its terminated flag.
 
-            row      before | 0   1   2  ..  T-1
-            input      z    | z0  z1  z2 ..           with the action and flag that lead on
-            target     z0   | z1  z2  z3 ..
+        row      before | 0   1   2  ..  T-1
+        input      z    | z0  z1  z2 ..           with the action and flag that lead on
+        target     z0   | z1  z2  z3 ..
         """
         mu, logvar = self._encode(batch)
         z = (mu + (0.5 * logvar).exp() * torch.randn_like(mu)).detach()  # [B T Z]
@@ -243,10 +245,10 @@ class VMC(WorldModel):
 class Memory(nn.Module):
     """M: one LSTM and a linear head; column 0 of the head is the logit of `terminated` if it is predicted."""
 
-    def __init__(self, config: VMCConfig, action_dim: int) -> None:
+    def __init__(self, config: VMCConfig, action_dim: int, dtype: torch.dtype) -> None:
         super().__init__()
         end = int(config.predicts_end)
-        self.lstm = LSTM(config.z_dim + action_dim + end, config.hidden_dim)
+        self.lstm = LSTM(config.z_dim + action_dim + end, config.hidden_dim, dtype)
         self.head = nn.Linear(config.hidden_dim, config.z_dim * 3 * config.num_mixtures + end)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)

@@ -1,0 +1,102 @@
+"""`oneiro check`, `oneiro bench` and `oneiro doctor`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from oneiro.cli.options import parse
+from oneiro.recipes import entries, find
+
+Target = Annotated[str, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class CheckTarget:
+    """Run the conformance suite on the world and the behaviour of a recipe, or on a class of your own."""
+
+    target: Target = "all"  # recipe, "all", or file.py:Class of a world, a behaviour or their configs
+    size: str | None = None  # of the recipe
+    json: bool = False  # machine-readable output
+
+
+def check_command(arguments: Sequence[str]) -> int:
+    """See `oneiro check --help`."""
+    own = parse(CheckTarget, arguments, "check", "oneiro check vmc-takecover --size demo")
+    names = list(entries()) if own.target == "all" else [own.target]
+    results = {name: check(name, own.size) for name in names}
+    if own.json:
+        print(
+            json.dumps({n: [vars(c) | {"passed": c.passed} for c in checks] for n, checks in results.items()})
+        )
+    else:
+        for name, checks in results.items():
+            passed = sum(c.passed for c in checks)
+            print(f"{name}: {passed} of {len(checks)} checks pass")
+            for c in checks:
+                print(f"  {c}")
+    return 0 if all(c.passed for checks in results.values() for c in checks) else 1
+
+
+def check(name: str, size: str | None) -> list[Any]:
+    """Every check of one target."""
+    from oneiro.testing import check_behaviour, check_world
+    from oneiro.training.run import build_agent
+
+    if ":" in name:
+        from oneiro.testing.targets import check_target
+
+        return check_target(name)
+    recipe = find(name).build(size)
+    agent = build_agent(recipe, recipe.env.spaces())
+    return [*check_world(agent.world), *check_behaviour(agent.behaviour, agent.world)]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How fast this machine trains, dreams and plays, as a share of its own measured peak."""
+
+    recipe: Annotated[str, tyro.conf.Positional] = "vmc-takecover"  # whose shapes
+    size: str | None = None  # of the recipe
+    against: Literal["nothing", "naive"] = (
+        "nothing"  # naive: also time a plain PyTorch loop, in its own process
+    )
+    env: bool = True  # also time the environment, if its extra is installed
+    json: bool = False  # machine-readable output
+
+
+def bench_command(arguments: Sequence[str]) -> None:
+    """See `oneiro bench --help`."""
+    own = parse(Bench, arguments, "bench", "oneiro bench vmc-takecover --against naive")
+    from oneiro import bench
+
+    result = bench.bench(find(own.recipe).build(own.size), against=own.against == "naive", env=own.env)
+    print(json.dumps(result) if own.json else bench.table(result))
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What is installed, which extras, device, threads, GL, disk, and the machine's measured peak."""
+
+    peak: bool = True  # measure matrix products and convolutions (some seconds)
+    json: bool = False  # machine-readable output
+
+
+def doctor_command(arguments: Sequence[str]) -> None:
+    """See `oneiro doctor --help`."""
+    own = parse(Doctor, arguments, "doctor", "oneiro doctor")
+    from oneiro.doctor import examine
+
+    facts = examine(peak=own.peak)
+    if own.json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for key, inner in value.items():
+                print(f"  {key}: {inner}")
+        else:
+            print(f"{name}: {value}")

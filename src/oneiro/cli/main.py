@@ -1,0 +1,72 @@
+"""Verbs, and what every verb shares: levers at start-up, errors with a remedy, exit codes."""
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from oneiro import __version__
+from oneiro.errors import OneiroError, nearest
+
+VERBS = {
+    "list": ("oneiro.cli.recipes", "recipes and what they are"),
+    "show": (
+        "oneiro.cli.recipes",
+        "parts, schedule, memory, disk and time of a recipe before anything starts",
+    ),
+    "train": ("oneiro.cli.train", "train a recipe; the same command again resumes"),
+    "evaluate": ("oneiro.cli.runs", "play the real environment with a trained run"),
+    "dream": ("oneiro.cli.runs", "film of truth, dream and difference"),
+    "report": ("oneiro.cli.runs", "write report.html of a run"),
+    "collect": (
+        "oneiro.cli.collect",
+        "record episodes with a random policy or a run; import and export Minari",
+    ),
+    "check": ("oneiro.cli.checks", "conformance suite for a recipe's world and behaviour, or your own class"),
+    "bench": ("oneiro.cli.checks", "how fast this machine trains, dreams and plays"),
+    "doctor": ("oneiro.cli.checks", "what is installed, device, threads, disk, machine peak"),
+}
+
+
+def usage() -> str:
+    """The table of verbs."""
+    lines = [
+        f"oneiro {__version__}: learn a world, dream in it, play in it.",
+        "",
+        "usage: oneiro VERB ...",
+        "",
+    ]
+    lines += [f"  {verb:9} {about}" for verb, (_, about) in VERBS.items()]
+    return "\n".join([*lines, "", "oneiro VERB --help explains a verb, with an example."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code: 0 done, 2 wrong use or something the user can mend."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=os.environ.get("ONEIRO_LOG", "WARNING"), format="%(levelname)s: %(message)s")
+    warnings.showwarning = _warn
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    verb, *rest = arguments
+    try:
+        if verb not in VERBS:
+            raise OneiroError(f"unknown verb {verb!r}. {nearest(verb, VERBS)}")
+        module = importlib.import_module(VERBS[verb][0])
+        return getattr(module, f"{verb}_command")(rest) or 0
+    except (OneiroError, ValueError) as error:
+        if os.environ.get("ONEIRO_TRACEBACK"):
+            raise
+        print(f"oneiro {verb}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)

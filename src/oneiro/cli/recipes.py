@@ -1,0 +1,55 @@
+"""`oneiro list` and `oneiro show`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from oneiro.cli.options import parse, parse_with_recipe, size_of
+from oneiro.recipes import entries
+
+
+@dataclass(frozen=True)
+class List:
+    """Recipes and what they are."""
+
+    json: bool = False  # machine-readable output
+
+
+def list_command(arguments: Sequence[str]) -> None:
+    """See `oneiro list --help`."""
+    own = parse(List, arguments, "list", "oneiro list")
+    known = entries()
+    if own.json:
+        print(json.dumps({name: {"about": e.about, "sizes": e.sizes} for name, e in known.items()}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("recipe", "sizes", "what it is")
+    for name, entry in known.items():
+        table.add_row(name, ", ".join(entry.sizes), entry.about)
+    Console().print(table)
+    print("oneiro show RECIPE tells what it would take; oneiro train RECIPE starts it.")
+
+
+@dataclass(frozen=True)
+class Show:
+    """Parts with exact parameter counts, schedule, memory, disk and time, before anything starts."""
+
+    time: bool = True  # measure a few steps of every stage to estimate hours (some seconds)
+    json: bool = False  # machine-readable output
+
+
+def show_command(arguments: Sequence[str]) -> None:
+    """See `oneiro show --help`."""
+    entry, recipe, own = parse_with_recipe(Show, arguments, "show", "oneiro show vmc-takecover --size demo")
+    from oneiro.estimate import estimate
+
+    plan = estimate(recipe, timed=own.time)
+    if own.json:
+        print(
+            json.dumps({"recipe": entry.name, "size": size_of(arguments) or entry.sizes[0], **plan.to_json()})
+        )
+        return
+    print(f"{entry.name} ({size_of(arguments) or entry.sizes[0]}): {entry.about}\n")
+    print(plan)

@@ -1,0 +1,159 @@
+"""Verbs that take a run folder: `oneiro evaluate`, `dream`, `report`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from oneiro.agent import Agent
+from oneiro.cli.options import parse
+from oneiro.errors import OneiroError
+from oneiro.evaluation.episodes import Scores
+from oneiro.evaluation.stage import Evaluate, dream_settings, load_scores, score_dream, score_real
+from oneiro.recipes import find
+from oneiro.training.recipe import restore
+from oneiro.training.run import Trained
+from oneiro.training.run_folder import RunFolder
+
+RunArgument = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class EvaluateRun:
+    """Play the real environment with a trained agent and print mean and 95 % interval."""
+
+    run: RunArgument  # run folder
+    episodes: int = 100  # how many
+    seed: int = 0  # which episodes: the same seed gives every agent the same ones
+    dream: bool = False  # also dream as many episodes
+    temperature: float | None = None  # of that dream; default: that of training
+    recipe: str | None = None  # file.py:function, if the run was made by a recipe of your own
+    json: bool = False  # machine-readable output
+
+
+def evaluate_command(arguments: Sequence[str]) -> None:
+    """See `oneiro evaluate --help`."""
+    own = parse(
+        EvaluateRun, arguments, "evaluate", "oneiro evaluate runs/vmc-takecover-demo-0 --episodes 100"
+    )
+    if own.episodes < 2:
+        raise OneiroError(f"an interval needs at least 2 episodes, got --episodes {own.episodes}")
+    run = open_run(own.run, own.recipe)
+    stage = next((s for _, s in run.stages if isinstance(s, Evaluate)), Evaluate())
+    env = stage.env or run.recipe.env
+    scores = {"real": score_real(run, run.agent, env, own.episodes, "real", own.seed)}
+    if own.dream:
+        scores["dream"] = score_dream(run, own.episodes, own.temperature, own.seed)
+    if own.json:
+        print(json.dumps({name: s.to_json() for name, s in scores.items()}))
+    else:
+        print_table(scores, str(own.run))
+
+
+@dataclass(frozen=True)
+class DreamRun:
+    """Film of truth, dream and difference: some real rows, then the recorded actions in the dream."""
+
+    run: RunArgument  # run folder
+    context: int = 5  # real rows seen before the dream begins
+    horizon: int = 60  # dreamed steps
+    episodes: int = 4  # how many are averaged; two are filmed
+    temperature: float = 1.0  # of the dream
+    out: Path | None = None  # film (.webp or .gif); default RUN/video/open_loop.webp
+    recipe: str | None = None  # file.py:function, if the run was made by a recipe of your own
+    json: bool = False  # machine-readable output
+
+
+def dream_command(arguments: Sequence[str]) -> None:
+    """See `oneiro dream --help`."""
+    own = parse(DreamRun, arguments, "dream", "oneiro dream runs/vmc-takecover-demo-0 --horizon 100")
+    if own.horizon < 1 or own.context < 1:
+        raise OneiroError(f"context and horizon must be at least 1, got {own.context} and {own.horizon}")
+    from oneiro.evaluation.film import open_loop_film
+    from oneiro.evaluation.open_loop import open_loop
+
+    run = open_run(own.run, own.recipe)
+    needed = own.context + own.horizon
+    long = [i for i in run.store.ids if run.store.length(i) >= needed][: own.episodes]
+    episodes = [run.store.read(i, 0, needed) for i in long]
+    result = open_loop(
+        run.agent.world, episodes, context=own.context, horizon=own.horizon, temperature=own.temperature
+    )
+    path = own.out or run.folder.video / "open_loop.webp"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    open_loop_film(result).save(path)
+    curves = result.curves()
+    if own.json:
+        print(json.dumps({"film": str(path), **curves}))
+        return
+    print(f"film: {path}")
+    for t in sorted({0, 1, 5, 10, 20, own.horizon} & set(range(own.horizon + 1))):
+        print(
+            f"step {t:4}: PSNR {curves['psnr'][t]:5.1f} dB (last real frame held: {curves['held_psnr'][t]:5.1f})"
+        )
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    """Write report.html of a run: scores, learning curves, films, temperature."""
+
+    run: RunArgument  # run folder
+    recipe: str | None = None  # file.py:function, if the run was made by a recipe of your own
+    json: bool = False  # machine-readable output
+
+
+def report_command(arguments: Sequence[str]) -> None:
+    """See `oneiro report --help`."""
+    own = parse(ReportRun, arguments, "report", "oneiro report runs/vmc-takecover-demo-0")
+    path = write_run_report(open_run(own.run, own.recipe))
+    print(json.dumps({"report": str(path)}) if own.json else f"report: {path}")
+
+
+def open_run(path: Path, recipe: str | None = None) -> Trained:
+    """A run folder as it stands, with the weights of its newest checkpoint. Never imports code it names."""
+    folder = RunFolder.read(path)
+    record = folder.recipe
+    name = recipe or record["recipe"]
+    if ":" in name and recipe is None:
+        raise OneiroError(
+            f"{path} was made by a recipe of your own ({name}). Loading never runs code that a file names: "
+            f"repeat the command with --recipe {name} if you trust it"
+        )
+    return Trained.load(restore(find(name).build(record["size"]), record["values"]), folder)
+
+
+def print_scores(path: Path) -> None:
+    """The table at the end of a training."""
+    scores = load_scores(path)
+    if scores:
+        print_table(scores, str(path))
+
+
+def print_table(scores: dict[str, Scores], title: str) -> None:
+    """One line a policy: mean, standard deviation, 95 % interval."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in ("policy", "mean", "std", "95 % interval", "episodes", "environment"):
+        table.add_column(name, justify="left" if name in ("policy", "environment") else "right")
+    for name, score in sorted(scores.items(), key=lambda item: item[1].summary.mean):
+        s = score.summary
+        where = score.protocol.get("env") or f"dream, temperature {score.protocol.get('temperature')}"
+        table.add_row(
+            name, f"{s.mean:.0f}", f"{s.std:.0f}", f"{s.low:.0f} to {s.high:.0f}", str(s.n), str(where)
+        )
+    Console().print(table)
+
+
+def write_run_report(run: Trained) -> Path:
+    """`report.html` of a run."""
+    from oneiro.evaluation.run_report import write_report_of
+
+    return write_report_of(run, dream_settings(run))
+
+
+__all__ = ["Agent", "dream_command", "evaluate_command", "report_command"]

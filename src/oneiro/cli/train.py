@@ -1,0 +1,50 @@
+"""`oneiro train`."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oneiro.cli.options import command_line, default_run, parse_with_recipe, size_of
+
+EXAMPLE = "oneiro train vmc-takecover --size demo --seed 1 --schedule.evolve.generations 100"
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe. The same command again resumes where it stopped."""
+
+    run: Path | None = None  # run folder; default runs/RECIPE-SIZE-SEED
+    report: bool = False  # write report.html at the end
+    quiet: bool = False  # no progress display
+
+
+def train_command(arguments: Sequence[str]) -> int:
+    """See `oneiro train --help`."""
+    entry, recipe, own = parse_with_recipe(Train, arguments, "train", EXAMPLE)
+    from oneiro.training.progress import Progress
+    from oneiro.training.recipe import to_json
+    from oneiro.training.run import Run, Stopped
+    from oneiro.training.run_folder import RunFolder
+    from oneiro.training.signals import Stop
+
+    path = own.run or default_run(entry, size_of(arguments), recipe.seed)
+    record = {"recipe": arguments[0], "size": size_of(arguments) or entry.sizes[0], "values": to_json(recipe)}
+    with (
+        Stop() as stop,
+        RunFolder.open(path, record, command_line("train", arguments)) as folder,
+        Progress(f"{entry.name} ({record['size']})", recipe.device, path, quiet=own.quiet) as progress,
+    ):
+        try:
+            run = Run(recipe, folder, progress, stop)
+            run.train()
+        except Stopped:
+            print(f"stopped and saved in {path}; the same command goes on from here", file=sys.stderr)
+            return 128 + (stop.signal or signal.SIGINT)
+        from oneiro.cli.runs import print_scores, write_run_report
+
+        print_scores(path)
+        if own.report:
+            print(f"report: {write_run_report(run)}")
+    return 0

@@ -1,0 +1,112 @@
+"""The stage that ends a schedule: the agent and its rivals play the real environment on the same episodes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oneiro.agent import Agent, Starts
+from oneiro.evaluation.episodes import Scores, dream_scores, evaluate
+from oneiro.training.evolve import Evolve
+from oneiro.training.schedule import Stage
+from oneiro.training.starts import first_rows
+
+if TYPE_CHECKING:
+    from oneiro.training.run import Run, Trained
+
+FOLDER = "scores"
+SEED_OFFSET = 1_000_003  # evaluation never plays the episodes that were collected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rival:
+    """A policy to compare with."""
+
+    name: str
+    policy: Any  # config of a behaviour that needs no training
+    env: Any = None  # its environment, None = the same (an i.i.d. policy may act at every tic, say)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Stage):
+    """Play episodes with the agent, in the real environment and in its dream, and with its rivals."""
+
+    episodes: int = 100  # each
+    rivals: tuple[Rival, ...] = ()
+    env: Any = None  # the environment that scores; None = the one the agent was trained in
+    dream: bool = True  # also dream as many episodes; needs a world that predicts reward and end
+
+    def line(self) -> str:
+        """See `Stage.line`."""
+        others = "".join(f", {rival.name}" for rival in self.rivals)
+        return f"play {self.episodes} episodes: agent{' (real and dreamed)' if self.dream else ''}{others}"
+
+    def total(self) -> int:
+        """Policies."""
+        return 1 + self.dream + len(self.rivals)
+
+    def run(self, run: "Run") -> None:
+        """One file for each policy in the run folder's `scores`; those already there are not played again."""
+        folder = run.folder.path / FOLDER
+        finished = run.done.setdefault("finished", [])
+        run.progress.advance(len(finished))
+        jobs: list[tuple[str, Any]] = [(rival.name, rival) for rival in self.rivals]
+        jobs += [("dream", None)] if self.dream else []
+        jobs += [("real", None)]
+        for name, rival in jobs:
+            if name in finished:
+                continue
+            if name == "dream":
+                scores = score_dream(run, self.episodes)
+            else:
+                behaviour = rival.policy.build(run.spaces) if rival else run.agent.behaviour
+                env = (rival.env if rival else None) or self.env or run.recipe.env
+                scores = score_real(run, Agent(run.agent.world, behaviour), env, self.episodes, name)
+            scores.save(folder / f"{name.replace(' ', '_').replace(',', '')}.json")
+            finished.append(name)
+            run.record(
+                len(finished),
+                {f"evaluate/{name}": scores.summary.mean, f"evaluate/{name}_std": scores.summary.std},
+            )
+            run.progress.advance(1, metrics={name: scores.summary.mean})
+            run.tick()
+
+
+def score_real(
+    run: "Trained", agent: Agent, env_config: Any, episodes: int, name: str, seed: int = 0
+) -> Scores:
+    """Episodes of the real environment; every policy with the same seed meets the same ones."""
+    env = env_config.make()
+    try:
+        return evaluate(
+            env,
+            agent,
+            episodes=episodes,
+            seed=run.recipe.seed + SEED_OFFSET + seed,
+            explore=agent.behaviour.sees == "nothing",
+            about={"policy": name, "env": env_config.describe()},
+        )
+    finally:
+        env.close()
+
+
+def score_dream(run: "Trained", episodes: int, temperature: float | None = None, seed: int = 0) -> Scores:
+    """As many dreamed episodes, at the temperature and horizon of the schedule's evolution."""
+    stage = dream_settings(run)
+    batch = first_rows(
+        run.store, Starts(context=stage.starts.context, count=episodes), run.recipe.seed, run.device
+    )
+    carry = run.agent.settle(batch, stage.starts.context)
+    chosen = stage.temperature if temperature is None else temperature
+    return dream_scores(
+        run.agent, carry, stage.horizon, chosen, episodes=episodes, seed=run.recipe.seed + SEED_OFFSET + seed
+    )
+
+
+def dream_settings(run: "Trained") -> Evolve:
+    """The stage of the schedule that says how this agent dreams (temperature, horizon, starts)."""
+    return next((stage for _, stage in run.stages if isinstance(stage, Evolve)), Evolve())
+
+
+def load_scores(folder: Path) -> dict[str, Scores]:
+    """All scores of a run, by policy."""
+    return {path.stem: Scores.load(path) for path in sorted((folder / FOLDER).glob("*.json"))}

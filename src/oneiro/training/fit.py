@@ -1,0 +1,129 @@
+"""Fitting by gradient: parts are addressed, and a loss moves only the parameters of its own group."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oneiro import tree
+from oneiro.agent import Agent
+from oneiro.errors import OneiroError, nearest
+from oneiro.training.guard import Guard
+from oneiro.training.optim import Adam
+from oneiro.types import Losses, State, TimeStep
+from oneiro.world import part_module
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Parts under one optimizer, by dotted address: "world.memory", "behaviour.actor", "world" (all of it)."""
+
+    address: tuple[str, ...]
+    optimizer: Adam
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Groups fitted together on one batch; every owner computes its losses once."""
+
+    groups: tuple[Group, ...]
+
+
+class Fitter:
+    """A `Fit` at work: its optimizers and how often each has stepped."""
+
+    def __init__(self, fit: Fit, agent: Agent, guard: Guard) -> None:
+        self.fit, self.agent, self.guard = fit, agent, guard
+        self.parts = [[_split(agent, a) for a in group.address] for group in fit.groups]
+        self.named = [_parameters(agent, group.address) for group in fit.groups]
+        self.optimizers = [
+            group.optimizer.build([p for _, p in named])
+            for group, named in zip(fit.groups, self.named, strict=True)
+        ]
+        self.updates = 0
+
+    def apply(self, batch: TimeStep, before: State | None = None) -> Losses:
+        """One update of every group on `batch` [B, T]. A non-finite one is skipped, counted and reported."""
+        losses = self._losses(batch, before)
+        for group, parts, named, optimizer in zip(
+            self.fit.groups, self.parts, self.named, self.optimizers, strict=True
+        ):
+            total = sum(losses.by_part[f"{owner}.{part}"] for owner, part in parts)
+            assert isinstance(total, Tensor)
+            parameters = [p for _, p in named]
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+            if not self.guard.check(
+                losses.by_part, dict(zip([n for n, _ in named], gradients, strict=True)), batch
+            ):
+                continue
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            losses.metrics["optim/grad_norm"] = group.optimizer.clip_(parameters)
+            group.optimizer.set_rate(optimizer, self.updates)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        for owner in {owner for parts in self.parts for owner, _ in parts}:
+            getattr(self.agent, owner).after_update()
+        return losses
+
+    def _losses(self, batch: TimeStep, before: State | None) -> Losses:
+        wanted: dict[str, list[str]] = {}
+        for parts in self.parts:
+            for owner, part in parts:
+                wanted.setdefault(owner, []).append(part)
+        by_part: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
+        trace = after = None
+        if "world" in wanted:
+            found = self.agent.world.losses(batch, wanted["world"], before)
+            by_part |= {f"world.{k}": v for k, v in found.by_part.items()}
+            metrics |= found.metrics
+            trace, after = found.trace, found.after
+        if "behaviour" in wanted:
+            own = tree.detach(trace) if trace is not None else None
+            found = self.agent.behaviour.losses(self.agent.world, batch, own, wanted["behaviour"])
+            by_part |= {f"behaviour.{k}": v for k, v in found.by_part.items()}
+            metrics |= found.metrics
+        return Losses(by_part, metrics, trace, after)
+
+
+def _split(agent: Agent, address: str) -> tuple[str, str]:
+    """ "world.memory" -> ("world", "memory"); "world" -> ("world", "all")."""
+    owner, _, part = address.partition(".")
+    if owner not in ("world", "behaviour"):
+        raise OneiroError(f"unknown address {address!r}: it starts with 'world' or 'behaviour'")
+    known = getattr(agent, owner).parts
+    part = part or "all"
+    if part not in known:
+        raise OneiroError(
+            f"{type(getattr(agent, owner)).__name__} has no part {part!r}. {nearest(part, known)}"
+        )
+    return owner, part
+
+
+def _parameters(agent: Agent, addresses: Iterable[str]) -> list[tuple[str, nn.Parameter]]:
+    named = []
+    for address in addresses:
+        owner, part = _split(agent, address)
+        module = part_module(getattr(agent, owner), part)
+        named += [(f"{address}.{name}", p) for name, p in module.named_parameters()]
+    return named
+
+
+def parameter_counts(agent: Agent) -> dict[str, int]:
+    """Exact number of trainable numbers by address: every part, then the whole."""
+    counts: dict[str, Any] = {}
+    for owner_name in ("world", "behaviour"):
+        owner = getattr(agent, owner_name)
+        for part in owner.parts:
+            if part != "all":
+                counts[f"{owner_name}.{part}"] = _count(part_module(owner, part))
+        counts[owner_name] = _count(owner)
+    return counts
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

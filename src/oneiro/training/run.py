@@ -1,0 +1,187 @@
+"""`Run`: a recipe at work in a run folder; resumes by being started again."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from oneiro import runtime, tree
+from oneiro.agent import Agent
+from oneiro.data.store import EpisodeStore
+from oneiro.errors import OneiroError
+from oneiro.spaces import Spaces
+from oneiro.training.checkpoint import Checkpoints
+from oneiro.training.fit import Fit, Fitter
+from oneiro.training.guard import Guard
+from oneiro.training.log import MetricsLog
+from oneiro.training.progress import Progress
+from oneiro.training.recipe import Recipe
+from oneiro.training.run_folder import RunFolder
+from oneiro.training.schedule import Stage, stages
+from oneiro.training.signals import Every, Stop
+from oneiro.training.state import (
+    load_module,
+    load_optimizer,
+    module_tensors,
+    optimizer_state,
+    random_state,
+    set_random_state,
+)
+
+logger = logging.getLogger("oneiro")
+GIB = 1 << 30
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The run was asked to stop, has saved, and leaves."""
+
+
+class Trained:
+    """A recipe's agent and the experience it was trained on, in a run folder."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.device = runtime.start(recipe.runtime).device
+        runtime.seed_everything(recipe.seed)
+        self.spaces: Spaces = recipe.env.spaces()
+        self.agent = build_agent(recipe, self.spaces).to(self.device).eval()
+        self.store = open_store(recipe, folder)
+        self.checkpoints = Checkpoints(folder.checkpoint, keep=recipe.checkpoint.keep)
+        self.stages: list[tuple[str, Stage]] = stages(recipe.schedule)
+
+    @classmethod
+    def load(cls, recipe: Recipe, folder: RunFolder) -> "Trained":
+        """With the weights of the newest checkpoint; OneiroError if there is none yet."""
+        saved = Checkpoints(folder.checkpoint).load()
+        if saved is None:
+            raise OneiroError(
+                f"{folder.path} has no checkpoint yet: train it first, or wait for its first one"
+            )
+        trained = cls(recipe, folder)
+        load_module(trained.agent, saved.tensors["weights"], f"checkpoint {saved.path.name}")
+        return trained
+
+
+class Run(Trained):
+    """A recipe being trained: owns the position in the schedule, and saves everything together."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, progress: Progress, stop: Stop) -> None:
+        super().__init__(recipe, folder)
+        self.progress, self.stop = progress, stop
+        self.log = MetricsLog(folder.path, recipe.log)
+        self.guard = Guard(folder.path)
+        self.timer = Every(recipe.checkpoint.minutes)
+        self.index = 0
+        self.saves = 0
+        self.done: dict[str, Any] = {}  # progress of the present stage, JSON
+        self.carry: dict[str, Any] = {}  # and its tensors
+        self._fitter: Fitter | None = None
+        self._resume()
+
+    @property
+    def stage_seed(self) -> int:
+        """A seed of its own for every stage of the run."""
+        return int(np.random.SeedSequence([self.recipe.seed, self.index]).generate_state(1)[0])
+
+    def train(self) -> None:
+        """Run what is left of the schedule. Raises `Stopped` after saving if asked to stop."""
+        for self.index in range(self.index, len(self.stages)):
+            name, stage = self.stages[self.index]
+            if not self.done:
+                runtime.seed_everything(self.stage_seed)
+            logger.info("stage %s: %s", name, stage.line())
+            self.progress.stage(name, self.index, len(self.stages), stage.total())
+            stage.run(self)
+            self.index += 1
+            self._fitter, self.done, self.carry = None, {}, {}
+            self.save()
+            if self.stop.requested:
+                raise Stopped
+
+    def tick(self, save: bool = True) -> None:
+        """A point at which the run may be saved or left; `save=False` where this stage cannot be resumed."""
+        if self.stop.requested:
+            self.save()
+            raise Stopped
+        if save and self.timer.due():
+            self.save()
+
+    def fitter(self, fit: Fit) -> Fitter:
+        """The present stage's fitter, with its optimizers as they were saved."""
+        self._fitter = Fitter(fit, self.agent, self.guard)
+        if self._saved_fitter:
+            self._fitter.updates = self._saved_fitter["updates"]
+            for optimizer, saved in zip(
+                self._fitter.optimizers, self._saved_fitter["optimizers"], strict=True
+            ):
+                load_optimizer(optimizer, saved)
+        self._saved_fitter = None
+        return self._fitter
+
+    @contextmanager
+    def env(self) -> Iterator[Any]:
+        """The recipe's vector environment, closed afterwards."""
+        env = self.recipe.env.make()
+        try:
+            yield env
+        finally:
+            env.close()
+
+    def record(
+        self, step: int, metrics: Mapping[str, Tensor | float], timing: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
+        """Write one event to the log; returns its numbers."""
+        values = {k: float(v) for k, v in metrics.items()} | dict(timing or {})
+        self.log.write(step, values, stage=self.stages[self.index][0])
+        return values
+
+    def save(self) -> None:
+        """One atomic checkpoint of everything that is not on disk already."""
+        self.store.flush()
+        self.saves += 1
+        fitter = self._fitter
+        state = {
+            "index": self.index,
+            "done": self.done,
+            "carry": self.carry,
+            "log": self.log.position(),
+            "guard": self.guard.state(),
+            "random": random_state(),
+            "fitter": fitter
+            and {"updates": fitter.updates, "optimizers": [optimizer_state(o) for o in fitter.optimizers]},
+        }
+        self.checkpoints.save(self.saves, {"weights": module_tensors(self.agent)}, state)
+        self.timer.reset()
+
+    def _resume(self) -> None:
+        self._saved_fitter: dict[str, Any] | None = None
+        saved = self.checkpoints.load()
+        if saved is None:
+            self.log.rewind(0)
+            return
+        state = saved.state
+        self.saves, self.index, self.done = saved.step, state["index"], state["done"]
+        load_module(self.agent, saved.tensors["weights"], f"checkpoint {saved.path.name}")
+        self.carry = tree.to(state["carry"], self.device)
+        self.guard.load_state(state["guard"])
+        self.log.rewind(state["log"])
+        self._saved_fitter = state["fitter"]
+        set_random_state(state["random"])
+        self.progress.note(f"resuming from checkpoint {saved.path.name}, stage {self.index + 1}")
+
+
+def build_agent(recipe: Recipe, spaces: Spaces) -> Agent:
+    """World and behaviour of a recipe, freshly initialised."""
+    world = recipe.world.build(spaces)
+    return Agent(world, recipe.behaviour.build(spaces, world.feature_dim))
+
+
+def open_store(recipe: Recipe, folder: RunFolder) -> EpisodeStore:
+    """The replay of a run."""
+    data = recipe.data
+    return EpisodeStore(
+        folder.replay, ram=int(data.ram * GIB), capacity=data.capacity, compress=data.compress
+    )

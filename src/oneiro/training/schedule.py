@@ -1,0 +1,198 @@
+"""Stages: what a run does, in order. A schedule is a dataclass whose fields are stages.
+
+A stage keeps its progress in `run.done` (JSON) and `run.carry` (tensors), both saved with every checkpoint, and
+calls `run.tick()` wherever it may be interrupted; repeating it after a stop goes on from there.
+"""
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from oneiro import tree
+from oneiro.agent import Agent
+from oneiro.data.collect import play
+from oneiro.data.samplers import prefetch
+from oneiro.training.fit import Fit
+
+if TYPE_CHECKING:
+    from oneiro.training.run import Run
+
+
+class Stage(ABC):
+    """One entry of a schedule."""
+
+    @abstractmethod
+    def run(self, run: "Run") -> None:
+        """Do what is left of this stage."""
+
+    @abstractmethod
+    def line(self) -> str:
+        """What it does, in one line for `oneiro show`."""
+
+    @abstractmethod
+    def total(self) -> int:
+        """How many ticks the progress bar has; 0: nothing to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect(Stage):
+    """Play episodes in the real environment and keep them."""
+
+    episodes: int  # how many
+    policy: Any = None  # config of a random behaviour; None = the agent itself, exploring
+    flush_seconds: float = 20.0  # what a kill may cost
+
+    def line(self) -> str:
+        """See `Stage.line`."""
+        return f"collect {self.episodes:,} episodes with {_name(self.policy) if self.policy else 'the agent'}"
+
+    def total(self) -> int:
+        """Episodes."""
+        return self.episodes
+
+    def run(self, run: "Run") -> None:
+        """Episode k depends on (seed, k) alone, so those a stop cut short are simply played again."""
+        store, done = run.store, run.done
+        done.setdefault("first", store.next_id)
+        ids = range(done["first"], done["first"] + self.episodes)
+        have = set(store.ids)
+        missing = [i for i in ids if i not in have]
+        run.progress.advance(self.episodes - len(missing))
+        agent = Agent(run.agent.world, self.policy.build(run.spaces)) if self.policy else run.agent
+        flushed = time.monotonic()
+        with run.env() as env:
+            episodes = play(
+                env,
+                agent.eval(),
+                missing,
+                seed=run.recipe.seed,
+                explore=True,
+                on_step=lambda n: run.progress.advance(0, env_steps=n),
+            )
+            for episode in episodes:
+                store.add(episode)
+                run.progress.advance(1, metrics={"collect/score": float(episode.info["score"])})
+                if time.monotonic() - flushed > self.flush_seconds:
+                    store.flush()
+                    flushed = time.monotonic()
+                run.tick()
+        store.flush()
+        infos = [store.info(i) for i in ids if i in store]
+        scores = torch.tensor([float(info["score"]) for info in infos])
+        run.record(
+            self.episodes,
+            {
+                "collect/score": scores.mean(),
+                "collect/score_std": scores.std(correction=0),
+                "collect/rows": torch.tensor(float(sum(store.length(i) for i in ids if i in store))),
+                "collect/crashed": torch.tensor(float(sum(bool(i.get("crashed")) for i in infos))),
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update(Stage):
+    """Fit parts on batches of stored rows."""
+
+    fit: Fit  # groups of parts and their optimizers
+    batch: Any  # a sampler config of oneiro.data.samplers
+    updates: int  # optimizer steps
+    log_every: int = 50  # updates between lines in metrics.jsonl (means over them)
+
+    def line(self) -> str:
+        """See `Stage.line`."""
+        parts = " + ".join(a for group in self.fit.groups for a in group.address)
+        return f"fit {parts}: {self.updates:,} updates on {_name(self.batch)}"
+
+    def total(self) -> int:
+        """Updates."""
+        return self.updates
+
+    def run(self, run: "Run") -> None:
+        """Batch k is a pure function of (seed, k); what streams carry from batch to batch is saved with it."""
+        if not self.updates:
+            return
+        fitter = run.fitter(self.fit)
+        sampler = self.batch.build(run.store, seed=run.stage_seed)
+        begins = getattr(sampler, "starts_epoch", None)
+        start = run.done.setdefault("updates", 0)
+        run.progress.advance(start)
+        run.agent.train()
+        for k, batch in enumerate(prefetch(sampler, start, self.updates), start):
+            before = run.carry.get("before") if begins and not begins(k) else None
+            began = time.perf_counter()
+            losses = fitter.apply(tree.to(batch, run.device), before)
+            if begins and losses.after is not None:
+                run.carry["before"] = losses.after
+            run.done["updates"] = k + 1
+            self._note(run, losses.metrics, k + 1, time.perf_counter() - began)
+            run.tick()
+        run.agent.eval()
+
+    def _note(self, run: "Run", metrics: dict[str, Tensor], k: int, seconds: float) -> None:
+        """Means over `log_every` updates; the running sums are part of the carry, so a resume adds on."""
+        sums = run.carry.setdefault("sums", {})
+        for name, value in {**metrics, "count": torch.ones(())}.items():
+            sums[name] = sums[name] + value.double() if name in sums else value.double()
+        shown: dict[str, float] = {}
+        if k % self.log_every == 0 or k == self.updates:
+            count = sums.pop("count")
+            means = {name: value / count for name, value in sums.items()}
+            run.carry["sums"] = {}
+            shown = run.record(k, means, timing={"time/update": seconds})
+        run.progress.advance(1, updates=1, metrics=shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memorise(Stage):
+    """Let the world store its memo beside every row (V-M-C: V's mu and logvar of every frame)."""
+
+    size: int = 256  # rows encoded at once
+
+    def line(self) -> str:
+        """See `Stage.line`."""
+        return "store the world's memo beside every row"
+
+    def total(self) -> int:
+        """One tick; the bar shows rows."""
+        return 1
+
+    @torch.no_grad()
+    def run(self, run: "Run") -> None:
+        """Starts anew after a stop: the old memo stays in place until the new one is complete."""
+        world, store = run.agent.world.eval(), run.store
+
+        def encode() -> Iterator[tuple[int, dict[str, Any]]]:
+            for episode in store.episodes(fields=("image", "action")):
+                row = episode.to_timestep(run.device)
+                pieces = []
+                for begin in range(0, len(episode), self.size):
+                    part = tree.map(lambda x, b=begin: x[b : b + self.size], row)
+                    state = world.observe(world.start(tree.size(part.is_first)), part)
+                    pieces.append(world.memo(state))
+                memo = tree.concat(pieces)
+                yield episode.id, {k: v.to(torch.float16).cpu().numpy() for k, v in memo.items()}
+                run.progress.advance(0, env_steps=len(episode))
+                run.tick(save=False)
+
+        store.attach(encode())
+        run.progress.advance(1)
+
+
+def stages(schedule: Any) -> list[tuple[str, Stage]]:
+    """(name, stage) in order; repeated `schedule.rounds` times if there is such a field (names get "/2", ...)."""
+    named = [(f.name, getattr(schedule, f.name)) for f in dataclasses.fields(schedule)]
+    once = [(name, stage) for name, stage in named if isinstance(stage, Stage)]
+    rounds = getattr(schedule, "rounds", 1)
+    return [(name if r == 0 else f"{name}/{r + 1}", stage) for r in range(rounds) for name, stage in once]
+
+
+def _name(config: Any) -> str:
+    fields = ", ".join(f"{f.name}={getattr(config, f.name)}" for f in dataclasses.fields(config))
+    return f"{type(config).__name__}({fields})"
