@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,8 @@ class TensorBoard(Sink):
         folder = self.folder / stage
         is_resumed = folder.is_dir() and any(folder.iterdir())
         purge = self.last_steps.get(stage, -1) + 1 if is_resumed else None
-        return SummaryWriter(str(folder), purge_step=purge, flush_secs=30)
+        suffix = f".{time.time_ns()}"  # file names count in seconds: two in one second would be one file
+        return SummaryWriter(str(folder), purge_step=purge, flush_secs=30, filename_suffix=suffix)
 
 
 class WandB(Sink):
