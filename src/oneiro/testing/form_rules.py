@@ -52,6 +52,7 @@ def keeps_structure(case: Case) -> None:
 
 
 def is_state(case: Case, state: State, n: int, name: str) -> None:
+    """Violated unless every tensor has the batch as axis 0 and is where the world is."""
     for path, leaf in named_leaves(state):
         if leaf.ndim == 0 or leaf.shape[0] != n:
             violated(f"`{name}`: axis 0 of {path} {list(leaf.shape)} is not the batch of {n}")

@@ -1,6 +1,7 @@
 """Rules about a world's losses, and about what carries over to disk and to another device."""
 
 import copy
+from dataclasses import replace
 
 import safetensors.torch
 import torch
@@ -149,28 +150,59 @@ def losses_reset(case: Case) -> None:
 
 
 def streams_join(case: Case) -> None:
-    """Two pieces of a stream, the second begun where the first ended, end where the whole ends."""
-    parts = _parts(case)
+    """Two pieces of a stream, the second begun where the first ended, are one long batch: they end where it ends,
+    and their losses make up its loss.
+    """
     if case.steps < 4:
         skip(f"the world's context of {case.steps} leaves no room for two pieces")
-    batch, half = case.batch(), case.steps // 2
+    for batch in (_plain(case, 65), case.batch()):
+        whole, *pieces = _whole_and_pieces(case, batch)
+        claim = "two pieces handed on through `before` end where one long batch ends"
+        same(_go_on(case, pieces[1]), _go_on(case, whole), case.atol, claim)
+    whole, *pieces = _whole_and_pieces(case, _plain(case, 65))
+    for part, loss in whole.by_part.items():
+        one, two = (piece.by_part[part] for piece in pieces)
+        if not any(
+            torch.isclose(a * one + b * two, loss, case.atol, case.atol) for a, b in _shares(case.steps)
+        ):
+            violated(
+                f"the losses of {part!r} in two pieces ({one:.4g}, {two:.4g}) do not make up that of both ({loss:.4g})"
+            )
+
+
+def _shares(steps: int) -> tuple[tuple[float, float], ...]:
+    """How the losses of two pieces may add up: means over rows, means over transitions (the first piece has one
+    less, for nothing leads to its first row), or sums.
+    """
+    half = steps // 2
+    return (
+        (half / steps, 1 - half / steps),
+        ((half - 1) / (steps - 1), (steps - half) / (steps - 1)),
+        (1.0, 1.0),
+    )
+
+
+def _whole_and_pieces(case: Case, batch: TimeStep) -> list[Losses]:
+    parts, half = _parts(case), case.steps // 2
     whole = _losses(case.world, batch, parts)
     if whole.after is None:
         skip("`losses` returns no state to go on with")
     first, second = (tree.map(lambda x, s=s: x[:, s], batch) for s in (slice(0, half), slice(half, None)))
-    before = _losses(case.world, first, parts).after
-    pieces = _losses(case.world, second, parts, before)
-    claim = "two pieces handed on through `before` end where one long batch ends"
-    same(_go_on(case, pieces), _go_on(case, whole), case.atol, claim)
+    begun = _losses(case.world, first, parts)
+    return [whole, begun, _losses(case.world, second, parts, begun.after)]
+
+
+def _plain(case: Case, seed: int) -> TimeStep:
+    """Rows without any restart."""
+    batch = tree.to(case.make_batch(ROWS, case.steps, seed), case.world.device)
+    return case.with_memo(replace(batch, is_first=torch.zeros_like(batch.is_first)))
 
 
 def _go_on(case: Case, losses: Losses) -> dict[str, Tensor] | None:
     """What matters of the state a batch ends with: the losses of the next piece of the stream."""
     if losses.after is None:
         return None
-    piece = case.make_batch(ROWS, case.steps, 66)
-    piece = case.with_memo(restart(tree.to(piece, case.world.device), torch.zeros_like(piece.is_first)))
-    return tree.detach(_losses(case.world, piece, list(case.world.parts), losses.after).by_part)
+    return tree.detach(_losses(case.world, _plain(case, 66), list(case.world.parts), losses.after).by_part)
 
 
 def survives_the_disk(case: Case) -> None:
