@@ -98,7 +98,7 @@ def test_torn_last_line(tmp_path, torn):
 def test_damaged_line_is_left_out_with_a_warning(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n\x00\x00\n[]\n{"step": 2}\n')
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="is damaged and left out") as caught:
         assert [event["step"] for event in read_metrics(path)] == [1, 2]
     assert ["line 2 is damaged" in str(caught[0].message), "line 3" in str(caught[1].message)] == [True, True]
 

@@ -123,7 +123,7 @@ def test_random_numbers_go_on():
             numpy_own.random(2).tolist(),
             numpy_own.integers(10, dtype=np.int32).item(),
             twister.random(2).tolist(),
-            np.random.rand(2).tolist(),  # noqa: NPY002
+            np.random.rand(2).tolist(),
             random.random(),
         ]
 

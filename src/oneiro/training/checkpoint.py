@@ -90,8 +90,9 @@ class Checkpoints:
             try:
                 checkpoint = _read(path)
             except _Damaged as error:
-                if path.exists():
-                    causes.append(f"{path.name}/{error}")
+                if not path.exists():  # a process that saves has just deleted it: there are newer ones
+                    return self.load()
+                causes.append(f"{path.name}/{error}")
                 continue
             for cause in causes:
                 warnings.warn(
@@ -184,6 +185,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise _Damaged(f"{path.name}: not a safetensors file ({error})") from error
+    except RuntimeError as error:  # torch's word for a file that has just been deleted
+        if path.exists():
+            raise
+        raise _Damaged(f"{path.name}: missing") from error
 
 
 def _verify(path: Path) -> list[str]:
