@@ -140,8 +140,10 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity of floats in 0..1 (Wang et al. 2004): [.., C, H, W] -> [..].
 
     Gaussian window of 11 pixels and sigma 1.5 inside the image, K1 0.01, K2 0.03, mean over channels.
-    Pictures of less than 11 pixels take the largest odd window that fits.
+    Pictures of less than 11 pixels take the largest odd window that fits. In float64: variances of flat regions
+    are differences of nearly equal numbers.
     """
+    image, truth = image.double(), truth.double()
     lead, size = image.shape[:-3], min(image.shape[-2:])
     width = min(11, size - 1 + size % 2)
     at = torch.arange(width, device=image.device, dtype=image.dtype) - width // 2
@@ -159,7 +161,7 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
     score = (
         (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     )
-    return score.mean((-3, -2, -1)).reshape(*lead, -1).mean(-1)
+    return score.mean((-3, -2, -1)).reshape(*lead, -1).mean(-1).float()
 
 
 def _dream(world: WorldModel, state: State, plan: Tensor, temperature: float) -> Tensor:
