@@ -375,7 +375,7 @@ def test_killed_at_many_random_moments(tmp_path):
 
 def test_loading_while_another_process_saves(tmp_path):
     checkpoints = fill(tmp_path, [1])
-    code = KILLED.replace("while True:", "for _ in range(40):")
+    code = KILLED.replace("while True:", "for _ in range(25):")
     command = [sys.executable, "-c", code, str(checkpoints.folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         last = 0
