@@ -5,6 +5,7 @@ Paper: a = W [z, h] + b. Parameter order of the official code: biases, then weig
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -40,7 +41,7 @@ class Linear(Behaviour):
         self.config, self.is_discrete = config, spaces.action.is_discrete
         dims = [feature_dim, *([config.hidden_dim] if config.hidden_dim else []), spaces.action.dim]
         has_bias = config.has_bias or config.hidden_dim > 0
-        self.layers = nn.ModuleList(Dense(a, b, has_bias) for a, b in zip(dims, dims[1:], strict=False))
+        self.layers = nn.ModuleList(Dense(a, b, has_bias) for a, b in pairwise(dims))
 
     def act(
         self,

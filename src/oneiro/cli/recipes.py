@@ -43,7 +43,7 @@ class Show:
 def show_command(arguments: Sequence[str]) -> None:
     """See `oneiro show --help`."""
     entry, recipe, own = parse_with_recipe(Show, arguments, "show", "oneiro show vmc-takecover --size demo")
-    from oneiro.estimate import estimate
+    from oneiro.training.estimate import estimate
 
     plan = estimate(recipe, timed=own.time)
     if own.json:

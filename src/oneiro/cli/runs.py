@@ -77,8 +77,10 @@ def dream_command(arguments: Sequence[str]) -> None:
 
     run = open_run(own.run, own.recipe)
     needed = own.context + own.horizon
-    long = [i for i in run.store.ids if run.store.length(i) >= needed][: own.episodes]
-    episodes = [run.store.read(i, 0, needed) for i in long]
+    long = run.store.ids[run.store.lengths >= needed][: own.episodes]
+    if not len(long):
+        raise OneiroError(f"no stored episode has {needed} rows; lower --horizon or --context")
+    episodes = [run.store.read(int(i), 0, needed) for i in long]
     result = open_loop(
         run.agent.world, episodes, context=own.context, horizon=own.horizon, temperature=own.temperature
     )

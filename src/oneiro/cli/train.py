@@ -8,6 +8,7 @@ from pathlib import Path
 
 from oneiro.cli.options import command_line, default_run, parse_with_recipe, size_of
 
+FREE = ("values.log", "values.checkpoint", "values.runtime", "values.env.num", "values.env.workers")
 EXAMPLE = "oneiro train vmc-takecover --size demo --seed 1 --schedule.evolve.generations 100"
 
 
@@ -33,8 +34,8 @@ def train_command(arguments: Sequence[str]) -> int:
     record = {"recipe": arguments[0], "size": size_of(arguments) or entry.sizes[0], "values": to_json(recipe)}
     with (
         Stop() as stop,
-        RunFolder.open(path, record, command_line("train", arguments)) as folder,
-        Progress(f"{entry.name} ({record['size']})", recipe.device, path, quiet=own.quiet) as progress,
+        RunFolder.open(path, record, command_line("train", arguments), free=FREE) as folder,
+        Progress(f"{entry.name} ({record['size']})", recipe.runtime.device, path, quiet=own.quiet) as progress,
     ):
         try:
             run = Run(recipe, folder, progress, stop)

@@ -20,6 +20,7 @@ from oneiro.training.schedule import Collect, Memorise, Update
 from oneiro.worlds.vmc import VMCConfig
 
 Size = Literal["paper", "demo", "smoke"]
+MEMORY_ROWS = ("action", "mu", "logvar")  # what M is fitted on: V's posterior of each frame, no pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def vmc_takecover(size: Size = "paper") -> Recipe:
                     "memory",
                     Adam(lr=1e-3, lr_end=1e-5, decay="exponential", decay_rate=0.99999, clip_value=1.0),
                 ),
-                batch=Streams(size=100, length=500),
+                batch=Streams(size=100, length=500, fields=MEMORY_ROWS),
                 updates=24_400,
             ),
             evolve=Evolve(
@@ -110,7 +111,7 @@ def _takecover_demo(size: str) -> Recipe:
             encode=Memorise(),
             memory=Update(
                 fit=_fit("memory", adam_memory),
-                batch=Windows(size=64, length=128, at="start", pad="right", fields=("memo", "action")),
+                batch=Windows(size=64, length=128, at="start", pad="right", fields=MEMORY_ROWS),
                 updates=memory,
             ),
             evolve=Evolve(
@@ -167,7 +168,7 @@ def vmc_carracing(size: Size = "paper") -> Recipe:
             encode=Memorise(),
             memory=Update(
                 fit=_fit("memory", Adam(lr=1e-3, clip_value=1.0)),
-                batch=Windows(size=4 if smoke else 32 if demo else 100, length=1000, at="start", pad="right"),
+                batch=Windows(size=4 if smoke else 32 if demo else 100, length=1000, at="start", fields=MEMORY_ROWS),
                 updates=memory,
             ),
             evolve=Evolve(

@@ -4,7 +4,7 @@ All rollouts of all candidates of a generation are one batch; each row carries t
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -32,12 +32,12 @@ class Evolve(Stage):
     """CMA-ES on the weights of the behaviour."""
 
     where: Literal["dream", "env"] = "dream"  # where candidates are scored
-    cma: CMA = CMA()
+    cma: CMA = field(default_factory=CMA)
     generations: int = 1800
     episodes: int = 16  # rollouts per candidate, whose mean is its score
     temperature: float = 1.15  # of the dream
     horizon: int = 2100  # steps after which a dream is cut off
-    starts: Starts = Starts(context=1, count=1000)  # where dreams begin: stored first rows
+    starts: Starts = field(default_factory=Starts)  # where dreams begin: stored first rows
     seeds: Seeds = "common"  # which rollouts share random numbers; the released code has "pairs"
     test_every: int = 25  # generations between tests of the mean; 0 = never
     test_episodes: int = 1024  # rollouts of such a test

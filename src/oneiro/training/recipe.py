@@ -96,10 +96,12 @@ def _set(record: Any, path: list[str], value: Any, name: str) -> Any:
         items = list(record)
         items[int(head)] = _set(items[int(head)], rest, value, name) if rest else value
         return tuple(items)
-    known = [f.name for f in dataclasses.fields(record)] if dataclasses.is_dataclass(record) else []
+    if not dataclasses.is_dataclass(record) or isinstance(record, type):
+        raise OneiroError(f"unknown option {name!r}: there is nothing below {head!r}")
+    known = [f.name for f in dataclasses.fields(record)]
     if head not in known:
         raise OneiroError(
-            f"unknown option {name!r}: there is no {head!r}. {nearest(head, known or ['nothing'])}"
+            f"unknown option {name!r}: there is no {head!r}. {nearest(head, known)}"
         )
     inner = _set(getattr(record, head), rest, value, name) if rest else value
     return dataclasses.replace(record, **{head: inner})

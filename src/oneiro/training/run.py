@@ -88,7 +88,7 @@ class Run(Trained):
 
     def train(self) -> None:
         """Run what is left of the schedule. Raises `Stopped` after saving if asked to stop."""
-        for self.index in range(self.index, len(self.stages)):
+        while self.index < len(self.stages):
             name, stage = self.stages[self.index]
             if not self.done:
                 runtime.seed_everything(self.stage_seed)
@@ -160,7 +160,7 @@ class Run(Trained):
         self._saved_fitter: dict[str, Any] | None = None
         saved = self.checkpoints.load()
         if saved is None:
-            self.log.rewind(0)
+            self.log.rewind(None)
             return
         state = saved.state
         self.saves, self.index, self.done = saved.step, state["index"], state["done"]

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from oneiro import tree
 from oneiro.agent import Agent
+from oneiro.data.batches import Stretch, choose, gather
 from oneiro.data.collect import play
 from oneiro.data.samplers import prefetch
 from oneiro.training.fit import Fit
@@ -59,10 +61,9 @@ class Collect(Stage):
     def run(self, run: "Run") -> None:
         """Episode k depends on (seed, k) alone, so those a stop cut short are simply played again."""
         store, done = run.store, run.done
-        done.setdefault("first", store.next_id)
+        done.setdefault("first", int(store.ids[-1]) + 1 if len(store) else 0)
         ids = range(done["first"], done["first"] + self.episodes)
-        have = set(store.ids)
-        missing = [i for i in ids if i not in have]
+        missing = [i for i in ids if i not in store]
         run.progress.advance(self.episodes - len(missing))
         agent = Agent(run.agent.world, self.policy.build(run.spaces)) if self.policy else run.agent
         flushed = time.monotonic()
@@ -84,14 +85,14 @@ class Collect(Stage):
                 run.tick()
         store.flush()
         infos = [store.info(i) for i in ids if i in store]
-        scores = torch.tensor([float(info["score"]) for info in infos])
+        scores = np.array([float(info["score"]) for info in infos])
         run.record(
             self.episodes,
             {
-                "collect/score": scores.mean(),
-                "collect/score_std": scores.std(correction=0),
-                "collect/rows": torch.tensor(float(sum(store.length(i) for i in ids if i in store))),
-                "collect/crashed": torch.tensor(float(sum(bool(i.get("crashed")) for i in infos))),
+                "collect/score": float(scores.mean()),
+                "collect/score_std": float(scores.std()),
+                "collect/rows": float(store.rows),
+                "collect/crashed": float(sum(bool(info.get("crashed")) for info in infos)),
             },
         )
 
@@ -120,15 +121,14 @@ class Update(Stage):
             return
         fitter = run.fitter(self.fit)
         sampler = self.batch.build(run.store, seed=run.stage_seed)
-        begins = getattr(sampler, "starts_epoch", None)
         start = run.done.setdefault("updates", 0)
         run.progress.advance(start)
         run.agent.train()
         for k, batch in enumerate(prefetch(sampler, start, self.updates), start):
-            before = run.carry.get("before") if begins and not begins(k) else None
+            before = None if sampler.starts_epoch(k) else run.carry.get("before")
             began = time.perf_counter()
             losses = fitter.apply(tree.to(batch, run.device), before)
-            if begins and losses.after is not None:
+            if losses.after is not None and not sampler.starts_epoch(k + 1):
                 run.carry["before"] = losses.after
             run.done["updates"] = k + 1
             self._note(run, losses.metrics, k + 1, time.perf_counter() - began)
@@ -168,17 +168,18 @@ class Memorise(Stage):
         """Starts anew after a stop: the old memo stays in place until the new one is complete."""
         world, store = run.agent.world.eval(), run.store
 
-        def encode() -> Iterator[tuple[int, dict[str, Any]]]:
-            for episode in store.episodes(fields=("image", "action")):
-                row = episode.to_timestep(run.device)
+        def encode() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+            fields = choose(store, ())
+            for id, length in zip(store.ids.tolist(), store.lengths.tolist(), strict=True):
                 pieces = []
-                for begin in range(0, len(episode), self.size):
-                    part = tree.map(lambda x, b=begin: x[b : b + self.size], row)
-                    state = world.observe(world.start(tree.size(part.is_first)), part)
-                    pieces.append(world.memo(state))
-                memo = tree.concat(pieces)
-                yield episode.id, {k: v.to(torch.float16).cpu().numpy() for k, v in memo.items()}
-                run.progress.advance(0, env_steps=len(episode))
+                for begin in range(0, length, self.size):
+                    end = min(begin + self.size, length)
+                    stretch = Stretch(0, 0, id, begin, end)
+                    rows = gather(store, fields, 1, end - begin, [stretch])
+                    part = tree.to(tree.take(rows, 0), run.device)  # every row as a blank state's first
+                    pieces.append(world.memo(world.observe(world.start(end - begin), part)))
+                yield id, {k: v.half().cpu().numpy() for k, v in tree.concat(pieces).items()}
+                run.progress.advance(0, env_steps=length)
                 run.tick(save=False)
 
         store.attach(encode())

@@ -1,0 +1,252 @@
+"""What a recipe would take, before anything starts: parameters, disk, RAM, GPU memory and hours.
+
+Every stage is tried for a moment on this machine (a few episodes, two updates, a few dream steps) and scaled up;
+nothing is looked up in a table. Dreams are counted to their horizon, so their time is an upper bound.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from oneiro import runtime, tree
+from oneiro.agent import Agent
+from oneiro.behaviours.population import Population
+from oneiro.data.collect import play
+from oneiro.data.store import EpisodeStore
+from oneiro.dreaming import imagine
+from oneiro.errors import MissingExtra
+from oneiro.training.evolve import Evolve
+from oneiro.training.fit import Fitter, parameter_counts
+from oneiro.training.guard import Guard
+from oneiro.training.recipe import Recipe
+from oneiro.training.run import GIB, build_agent
+from oneiro.training.schedule import Collect, Memorise, Stage, Update, stages
+from oneiro.types import Carry, TimeStep
+
+_PATIENCE = 3.0  # seconds of playing, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """One line of the plan."""
+
+    name: str
+    about: str
+    seconds: float | None
+    """None: not measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a recipe would take on this machine."""
+
+    device: str
+    parameters: dict[str, int]
+    schedule: list[StagePlan]
+    rows: int
+    replay_gib: float
+    ram_gib: float
+    gpu_gib: float
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the whole schedule, if every stage was measured."""
+        known = [s.seconds for s in self.schedule if s.seconds is not None]
+        return sum(known) if len(known) == len(self.schedule) else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "seconds": self.seconds}
+
+    def __str__(self) -> str:
+        width = max(map(len, self.parameters))
+        lines = [f"device: {self.device}", "", "parameters"]
+        lines += [f"  {name:{width}} {count:>12,}" for name, count in self.parameters.items()]
+        lines += ["", "schedule"]
+        lines += [f"  {s.name:10} {_clock(s.seconds):>9}  {s.about}" for s in self.schedule]
+        lines += ["", f"replay: {self.rows:,} rows, about {self.replay_gib:.1f} GiB on disk"]
+        lines += [f"RAM: about {self.ram_gib:.1f} GiB" + (f", GPU {self.gpu_gib:.1f} GiB" if self.gpu_gib else "")]
+        lines += [f"time: up to {_clock(self.seconds)}"] if self.seconds is not None else []
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
+    """Measure a moment of every stage (or with `timed=False` only count)."""
+    report = runtime.start(recipe.runtime)
+    agent = build_agent(recipe, recipe.env.spaces()).to(report.device).eval()
+    notes: list[str] = []
+    play_facts = _Played.measure(recipe, agent, notes) if timed else _Played()
+    named = stages(recipe.schedule)
+    plans = []
+    for name, stage in named:
+        seconds = _seconds(stage, recipe, agent, play_facts) if timed else None
+        plans.append(StagePlan(name=name, about=stage.line(), seconds=seconds))
+    episodes = sum(s.episodes for _, s in named if isinstance(s, Collect))
+    rows = min(int(episodes * play_facts.rows_per_episode), recipe.data.capacity)
+    gpu = torch.cuda.max_memory_allocated(report.device) / GIB if report.device.type == "cuda" else 0.0
+    return Plan(
+        device=runtime.describe_device(report.device),
+        parameters=parameter_counts(agent),
+        schedule=plans,
+        rows=rows,
+        replay_gib=rows * play_facts.bytes_per_row / GIB,
+        ram_gib=_peak() / GIB + recipe.data.ram,
+        gpu_gib=gpu,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Played:
+    """What a few episodes with the first policy of the schedule told."""
+
+    rows_per_second: float | None = None
+    rows_per_episode: float = 0.0
+    bytes_per_row: float = 0.0
+
+    @classmethod
+    def measure(cls, recipe: Recipe, agent: Agent, notes: list[str]) -> "_Played":
+        collect = next((s for _, s in stages(recipe.schedule) if isinstance(s, Collect)), None)
+        if collect is None:
+            return cls()
+        player = Agent(agent.world, collect.policy.build(agent.world.spaces)) if collect.policy else agent
+        try:
+            env = recipe.env.make()
+        except MissingExtra as missing:
+            notes.append(f"the environment was not tried: {missing}")
+            return cls()
+        steps = 0
+
+        def count(n: int) -> None:
+            nonlocal steps
+            steps += n
+
+        began, episodes = time.perf_counter(), []
+        with tempfile.TemporaryDirectory() as folder:
+            store = EpisodeStore(Path(folder) / "replay", ram=GIB // 4, capacity=recipe.data.capacity)
+            try:
+                for episode in islice(
+                    play(env, player, range(10_000), seed=recipe.seed, explore=True, on_step=count), 64
+                ):
+                    episodes.append(len(episode))
+                    store.add(episode)
+                    if time.perf_counter() - began > _PATIENCE:
+                        break
+            finally:
+                env.close()
+            seconds = time.perf_counter() - began
+            store.flush()
+            size = sum(f.stat().st_size for f in (Path(folder) / "replay").rglob("*") if f.is_file())
+        rows = sum(episodes)
+        return cls(
+            rows_per_second=max(steps, rows) / seconds,
+            rows_per_episode=rows / len(episodes),
+            bytes_per_row=size / rows,
+        )
+
+
+def _seconds(stage: Stage, recipe: Recipe, agent: Agent, played: _Played) -> float | None:
+    """Time of a whole stage, scaled up from a moment of it."""
+    match stage:
+        case Collect():
+            return _playing(stage.episodes, played)
+        case Update():
+            return stage.updates * _update_seconds(stage, agent) if stage.updates else 0.0
+        case Memorise():
+            collected = sum(s.episodes for _, s in stages(recipe.schedule) if isinstance(s, Collect))
+            return collected * played.rows_per_episode * _memo_seconds(stage, agent)
+        case Evolve(where="env"):
+            playing = _playing(stage.cma.population * stage.episodes, played)
+            return None if playing is None else stage.generations * playing
+        case Evolve():
+            return stage.generations * stage.horizon * _dream_seconds(stage, agent)
+    policies = getattr(stage, "episodes", 0) * (1 + len(getattr(stage, "rivals", ())))
+    return _playing(policies, played)
+
+
+def _playing(episodes: int, played: _Played) -> float | None:
+    rate = played.rows_per_second
+    return None if rate is None else episodes * played.rows_per_episode / rate
+
+
+def _update_seconds(stage: Update, agent: Agent) -> float:
+    fitter = Fitter(stage.fit, agent, Guard(Path(os.devnull).parent))
+    sequence = getattr(stage.batch, "length", 1)
+    batch = blank_rows(agent, stage.batch.size, sequence)
+    agent.train()
+    seconds = _time(lambda: fitter.apply(batch))
+    agent.eval()
+    return seconds
+
+
+@torch.no_grad()
+def _memo_seconds(stage: Memorise, agent: Agent) -> float:
+    row = tree.map(lambda x: x[:, 0], blank_rows(agent, stage.size, 1))
+    world = agent.world
+    return _time(lambda: world.memo(world.observe(world.start(stage.size), row))) / stage.size
+
+
+@torch.no_grad()
+def _dream_seconds(stage: Evolve, agent: Agent) -> float:
+    population = Population(agent.behaviour)
+    rows = stage.cma.population * stage.episodes
+    carry = Carry(state=agent.world.start(rows), memory=population.memory(rows))
+    steps = imagine(agent.world, population, carry, temperature=stage.temperature)
+    return _time(lambda: next(steps), repeats=4)
+
+
+def blank_rows(agent: Agent, size: int, length: int) -> TimeStep:
+    """[size, length] rows of zeros in the world's spaces; long sequences carry its memo instead of pictures."""
+    world, device = agent.world, agent.world.device
+    lead = (size, length)
+    memo = world.memo(world.start(1)) if length > 1 else {}
+    obs = {} if memo else {k: torch.zeros(*lead, *s, dtype=torch.uint8) for k, s in world.spaces.obs.items()}
+    rows = TimeStep(
+        obs=obs,
+        action=torch.zeros(*lead, world.spaces.action.dim),
+        reward=torch.zeros(lead),
+        is_first=torch.zeros(lead, dtype=torch.bool),
+        terminated=torch.zeros(lead, dtype=torch.bool),
+        mask=torch.ones(lead, dtype=torch.bool),
+        memo={k: torch.zeros(*lead, *v.shape[1:]) for k, v in memo.items()},
+    )
+    return tree.to(rows, device)
+
+
+def _time(work: Callable[[], Any], repeats: int = 2) -> float:
+    """Seconds of the fastest of `repeats` calls, after one to warm up."""
+    seconds = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
+
+
+def _peak() -> int:
+    """Largest resident size of this process so far, bytes."""
+    info = psutil.Process().memory_info()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return info.rss
+    return max(info.rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
