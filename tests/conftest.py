@@ -2,10 +2,13 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-
+import numpy as np
+import pytest
+import torch
 from jaxtyping import install_import_hook
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 # Types and shapes of the functions of these modules are checked at every call while tests run, and only then.
 # Off with ONEIRO_TEST_SHAPES=off (compiled code: the checks and torch.compile do not mix). Not checked: `types`,
@@ -13,10 +16,6 @@ from jaxtyping import install_import_hook
 CHECKED = ["agent", "dreaming", "spaces", "tree", "world", "nets", "worlds"]
 if os.environ.get("ONEIRO_TEST_SHAPES") != "off":
     install_import_hook([f"oneiro.{name}" for name in CHECKED], "beartype.beartype")
-
-import numpy as np
-import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)

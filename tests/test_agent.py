@@ -1,0 +1,73 @@
+"""Agents fold in real rows: masks, restarts and blind behaviours."""
+
+import torch
+
+from ladder import Climb, Ladder, rows
+from oneiro import Agent, Carry
+
+
+def agent() -> Agent:
+    return Agent(Ladder(), Climb()).eval()
+
+
+def acted(carry: Carry, times: int = 2) -> Carry:
+    for _ in range(times):
+        _, carry = agent().act(carry)
+    return carry
+
+
+def test_it_observes_and_acts_row_by_row() -> None:
+    a = agent()
+    carry = a.observe(a.start(2), rows([[3.0], [7.0]], [[True], [True]]).at(0))
+    assert carry.state["at"].tolist() == [3, 7]
+    action, carry = a.act(carry)
+    assert action.tolist() == [[1], [1]]
+    assert not action.requires_grad
+    assert carry.state["at"].tolist() == [3, 7]  # acting does not step the world
+    assert carry.memory["count"].tolist() == [1, 1]
+
+
+def test_a_first_row_restarts_state_and_memory_of_that_row() -> None:
+    a = agent()
+    carry = acted(a.observe(a.start(2), rows([[3.0], [7.0]], [[True], [True]]).at(0)))
+    carry = a.observe(carry, rows([[4.0], [0.0]], [[False], [True]]).at(0))
+    assert carry.state["seen"].tolist() == [2, 1]
+    assert carry.memory["count"].tolist() == [2, 0]
+
+
+def test_masked_rows_stay_as_they_were() -> None:
+    a = agent()
+    carry = acted(a.observe(a.start(2), rows([[3.0], [7.0]], [[True], [True]]).at(0)))
+    padded = rows([[9.0], [9.0]], [[True], [False]], [[False], [True]]).at(0)
+    carry = a.observe(carry, padded)
+    assert carry.state["at"].tolist() == [3, 9]
+    assert carry.state["seen"].tolist() == [1, 2]
+    assert carry.memory["count"].tolist() == [2, 2]  # a masked is_first row does not restart the memory
+
+
+def test_a_blind_behaviour_needs_no_world() -> None:
+    a = agent()
+    a.behaviour.sees = "nothing"
+    start = a.start(1)
+    carry = a.observe(start, rows([[3.0]], [[True]]).at(0))
+    assert carry.state["seen"].tolist() == [0]  # nothing was encoded
+    assert carry.memory["count"].tolist() == [0]
+
+
+def test_settle_sees_the_first_rows_only() -> None:
+    a = agent()
+    batch = rows([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[True, False, False], [True, False, True]])
+    carry = a.settle(batch, 2)
+    assert carry.state["at"].tolist() == [2, 5]
+    assert carry.state["seen"].tolist() == [2, 2]
+    assert carry.memory["count"].tolist() == [0, 0]
+    assert a.settle(batch, 3).state["seen"].tolist() == [3, 1]
+
+
+def test_settle_skips_padding() -> None:
+    a = agent()
+    batch = rows([[9.0, 2.0], [4.0, 9.0]], [[False, True], [True, False]], [[False, True], [True, False]])
+    carry = a.settle(batch, 2)
+    assert carry.state["at"].tolist() == [2, 4]
+    assert carry.state["seen"].tolist() == [1, 1]
+    assert torch.is_inference_mode_enabled() is False
