@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from ball_world import LIFE, Ball, Right, begin, episode
 
 from oneiro.agent import Agent
 from oneiro.errors import OneiroError
 from oneiro.evaluation import episodes
 from oneiro.evaluation.episodes import Scores, dream_scores, evaluate
-
-from ball_world import LIFE, Ball, Right, begin, episode
 
 
 def played(crashed=()):

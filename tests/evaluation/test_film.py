@@ -59,7 +59,7 @@ def test_a_film_keeps_to_its_budget_by_dropping_frames_at_the_same_speed():
 def test_frames_of_another_form_are_refused(frames):
     with pytest.raises(ValueError, match="frame"):
         Film(frames=frames)
-    with pytest.raises(ValueError, match="as .webp or .gif"):
+    with pytest.raises(ValueError, match=r"as \.webp or \.gif"):
         Film(frames=noise(1)).save(Path("film.mp4"))
 
 
@@ -71,6 +71,15 @@ def test_pixels_are_enlarged_without_blur():
     block = frame[y : y + 64, x : x + 64].reshape(16, 4, 16, 4, 3)
     assert (block == block[:, :1, :, :1]).all()
     assert tuple(frame[0, 0]) == tuple(int(PAPER[i : i + 2], 16) for i in (1, 3, 5))
+
+
+def test_long_films_skip_steps_but_never_the_last():
+    assert sorted(Style(max_frames=4).shown(10)) == [0, 3, 6, 9]
+    assert sorted(Style(max_frames=4).shown(11)) == [0, 3, 6, 9, 10]
+    assert Style().shown(300) == set(range(300))
+    film = real_episode(Agent(Ball(), Right()), episode(), style=Style(scale=4, max_frames=5))
+    assert len(film.frames) == 5
+    assert (top_left(film.frames[1]) == episode().obs["image"][3]).all()
 
 
 def test_actions_are_named():

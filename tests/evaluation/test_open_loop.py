@@ -3,12 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from ball_world import Ball, episode
 
 from oneiro.errors import OneiroError, Undecodable
 from oneiro.evaluation.open_loop import open_loop, psnr, ssim
 from oneiro.evaluation.seeding import evaluating
-
-from ball_world import Ball, episode
 
 
 def test_an_exact_world_dreams_the_truth():

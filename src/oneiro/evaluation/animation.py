@@ -74,11 +74,6 @@ class Film:
         os.replace(partial, path)
         return path
 
-    def still(self, at: float = 0.5) -> bytes:
-        """One frame as WebP, `at` a share of the film: for readers who want no motion."""
-        index = round(at * (len(self.frames) - 1))
-        return _bytes([Image.fromarray(self.frames[index])], "WEBP", quality=QUALITIES[0])
-
     def _encode(self, kind: str, quality: int) -> bytes:
         images = [Image.fromarray(frame) for frame in self.frames]
         each = max(20, round(1000 / self.fps))
@@ -88,6 +83,13 @@ class Film:
             return _bytes(images, "GIF", **options)
         # Frames that equal the one before are merged by the encoder; minimize_size would cost 10x the time.
         return _bytes(images, "WEBP", quality=quality, method=1, **options)
+
+
+def still(path: Path, at: float = 0.5) -> tuple[bytes, tuple[int, int]]:
+    """One frame of a film as WebP, `at` a share of it, and its size: for readers who want no motion."""
+    with Image.open(path) as film:
+        film.seek(round(at * (getattr(film, "n_frames", 1) - 1)))
+        return _bytes([film.convert("RGB")], "WEBP", quality=QUALITIES[0]), film.size
 
 
 def _bytes(images: list[Image.Image], form: str, **options: object) -> bytes:

@@ -26,9 +26,14 @@ class Style:
     """How films look and read."""
 
     scale: int = 3  # screen pixels per pixel of the picture
-    fps: float = 12.0  # decisions shown per second
+    fps: float = 12.0  # frames per second
+    max_frames: int = 300  # of longer films every second, third, ... step is shown: they run faster
     names: tuple[str, ...] = ()  # of the actions; "left", "none", "right", ... are drawn as arrows
     unit: str = "score"  # what a reward counts, for example "tics"
+
+    def shown(self, steps: int) -> set[int]:
+        """Which of so many steps become frames: evenly spaced, the last one always."""
+        return {*range(0, steps, -(-steps // self.max_frames)), steps - 1}
 
 
 @dataclass(kw_only=True)
@@ -93,7 +98,7 @@ def real_episode(agent: Agent, episode: Episode, *, style: Style = Style()) -> F
     The expectation is one imagined step at temperature 0 from the state before, by the action taken.
     """
     world, score = agent.world, 0.0
-    frames = []
+    frames, shown = [], style.shown(len(episode))
     with evaluating(agent, seed=0):
         batch = tree.map(lambda x: x[:, None], rows(episode, 0, len(episode), world.device))  # [T 1 ..]
         state = world.start(1)
@@ -107,6 +112,8 @@ def real_episode(agent: Agent, episode: Episode, *, style: Style = Style()) -> F
             state = world.observe(state, row)
             seen = picture(world, state)
             score += float(episode.reward[t])
+            if t not in shown:
+                continue
             real = Panel(
                 image=episode.obs["image"][t],
                 title="real",
@@ -189,7 +196,7 @@ def _record(
 
 def _side_by_side(dreams: list[_Dreamed], titles: list[str], style: Style) -> Film:
     frames = []
-    for t in range(max(len(dream.image) for dream in dreams)):
+    for t in sorted(style.shown(max(len(dream.image) for dream in dreams))):
         panels = []
         for dream, title in zip(dreams, titles, strict=True):
             at = min(t, len(dream.image) - 1)

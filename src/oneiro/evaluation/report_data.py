@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
-
-from oneiro.evaluation.animation import Film
 
 Tone = Literal["chance", "dream", "real"]
 
@@ -29,8 +28,8 @@ class Clip:
 
     title: str
     caption: str
-    film: Film | None
-    """None: the page says that it is missing."""
+    film: Path | None
+    """A .webp or .gif, which is copied into the page. None: the page says that it is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,8 @@ class ReportData:
     """`OpenLoopResult.curves()`."""
     metrics: Sequence[dict[str, Any]] = ()
     """Records of metrics.jsonl."""
+    practice: str = "in the dream"
+    """Where the controller was trained."""
     temperature: dict[float, Sequence[float]] = field(default_factory=dict)
     """Dream scores of single dreams by temperature, one controller."""
     temperature_trained: float | None = None

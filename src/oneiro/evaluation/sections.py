@@ -4,9 +4,10 @@ import base64
 import json
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from oneiro.evaluation.animation import Film
+from oneiro.evaluation.animation import still
 from oneiro.evaluation.plots import Curve, line_plot, share_bar, strip_plot
 from oneiro.evaluation.report_data import Clip, Line, ReportData
 from oneiro.evaluation.stats import Summary, summarize
@@ -24,10 +25,14 @@ CURVES = (
     ("M learns to predict", [("memory/nll", "", "dream")], "updates", "nats per latent number", False),
     ("M learns how it ends", [("memory/terminated", "", "dream")], "updates", "cross-entropy", True),
     (
-        "C learns to act, in the dream",
-        [("evolve/best", "best of a generation", "dream"), ("evolve/mean", "mean", "ink")],
+        "C learns to act, {practice}",
+        [
+            ("evolve/best", "best of a generation", "dream"),
+            ("evolve/mean", "its mean", "ink"),
+            ("evolve/test", "test of the distribution's mean", "real"),
+        ],
         "generations",
-        "score in the dream",
+        "score {practice}",
         False,
     ),
 )
@@ -112,6 +117,8 @@ def curves(data: ReportData) -> str:
             if x:
                 lines.append(Curve(name=name, x=x, y=y, tone=tone))
         if lines:
+            where = {"practice": data.practice}
+            title, y_name = title.format(**where), y_name.format(**where)
             plot = line_plot(title, lines, x_name=x_name, y_name=y_name, is_log=is_log)
             plots.append(f'<div class="wide">{plot}</div>' if len(metrics) > 1 else plot)
         else:
@@ -216,18 +223,17 @@ def _sweep(data: ReportData, sweep: dict[float, Summary]) -> str:
     )
 
 
-def _picture(film: Film, title: str) -> str:
-    wide, high = film.size
-    size = f'width="{wide}" height="{high}"'
-    still = _data_uri(film.still())
+def _picture(film: Path, title: str) -> str:
+    calm, (wide, high) = still(film)
     return (
-        f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
-        f'<img src="{_data_uri(film.encode())}" {size} alt="{escape(title)}"></picture>'
+        f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{_data_uri(calm, "webp")}">'
+        f'<img src="{_data_uri(film.read_bytes(), film.suffix[1:])}" width="{wide}" height="{high}" '
+        f'alt="{escape(title)}"></picture>'
     )
 
 
-def _data_uri(data: bytes) -> str:
-    return "data:image/webp;base64," + base64.b64encode(data).decode("ascii")
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii")
 
 
 def _first(data: ReportData, tone: str) -> Line | None:
