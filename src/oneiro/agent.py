@@ -29,8 +29,9 @@ class Agent(nn.Module):
         self.world, self.behaviour = world, behaviour
 
     def start(self, n: int) -> Carry:
-        """The carry of `n` rows that have seen nothing."""
-        return Carry(state=self.world.start(n), memory=self.behaviour.memory(n))
+        """The carry of `n` rows that have seen nothing; with a blind behaviour, without the world's state."""
+        state = {} if self.behaviour.sees == "nothing" else self.world.start(n)
+        return Carry(state=state, memory=self.behaviour.memory(n))
 
     @torch.no_grad()
     def observe(self, carry: Carry, row: TimeStep) -> Carry:

@@ -1,0 +1,47 @@
+"""Random numbers that are a function of (key, counter): nothing is drawn, nothing has to be saved.
+
+A behaviour keeps an int64 `key` [B] and a step counter in its memory; the same row gets the same numbers in any
+batch, in any order, on any device. Each number is the splitmix64 finalizer (Steele et al. 2014) applied three
+times, to key, counter and column; int64 arithmetic wraps around as the uint64 of the original does.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9e3779b97f4a7c15
+_MIX_1 = -4658895280553007687  # 0xbf58476d1ce4e5b9
+_MIX_2 = -7723592293110705685  # 0x94d049bb133111eb
+
+
+def uniform(key: Tensor, counter: Tensor | int, n: int) -> Tensor:
+    """float32 [B, n] in [0, 1), on a grid of 2^-24: key [B] int64, counter [B] int64 or one for all rows."""
+    return _bits(key, counter, n).float() * 2.0**-24
+
+
+def normal(key: Tensor, counter: Tensor | int, n: int) -> Tensor:
+    """Standard normal float32 [B, n] (Box-Muller), from 2n of the numbers `uniform` gives for this counter."""
+    radius, angle = _bits(key, counter, 2 * n).chunk(2, -1)
+    radius = (-2 * torch.log((radius + 1).double() * 2.0**-24)).sqrt()  # of (0, 1], so that the log is finite
+    return (radius * torch.cos(angle.double() * (2 * math.pi * 2.0**-24))).float()
+
+
+def _bits(key: Tensor, counter: Tensor | int, n: int) -> Tensor:
+    """int64 [B, n] in 0 .. 2^24 - 1."""
+    assert key.dtype == torch.int64, f"a key is int64, got {key.dtype}"
+    row = _mix(_mix(key + _GOLDEN) + counter * torch.full_like(key, _GOLDEN))
+    column = torch.arange(1, n + 1, device=key.device) * _GOLDEN
+    return _shift(_mix(row[:, None] + column), 40)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finalizer of splitmix64: every bit of the result depends on every bit of x."""
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, places: int) -> Tensor:
+    """Right shift that fills with zeros (torch's own repeats the sign)."""
+    return (x >> places) & ((1 << (64 - places)) - 1)
