@@ -63,6 +63,7 @@ def test_what_minari_sees(tmp_path):
     assert dataset.storage.get_episode_metadata([1]).__next__()["seed"] == 7
 
 
+@pytest.mark.filterwarnings("ignore:.*None:UserWarning")  # of Minari, about what is not given
 def test_foreign_data_set(tmp_path):
     """Channels last, float64, actions that count from 1."""
     rng = np.random.default_rng(0)
@@ -74,14 +75,13 @@ def test_foreign_data_set(tmp_path):
         terminations=np.arange(5) == 4,
         truncations=np.zeros(5, bool),
     )
-    with pytest.warns(UserWarning, match="set to None"):
-        minari.create_dataset_from_buffers(
-            "foreign-v0",
-            [buffer],
-            observation_space=gymnasium.spaces.Box(0, 255, (16, 16, 3), np.uint8),
-            action_space=gymnasium.spaces.Discrete(3, start=1),
-            jpeg_encoding=False,
-        )
+    minari.create_dataset_from_buffers(
+        "foreign-v0",
+        [buffer],
+        observation_space=gymnasium.spaces.Box(0, 255, (16, 16, 3), np.uint8),
+        action_space=gymnasium.spaces.Discrete(3, start=1),
+        jpeg_encoding=False,
+    )
     store = EpisodeStore(tmp_path / "s")
     spaces = import_minari("foreign-v0", store)
     assert spaces.obs == {"image": (3, 16, 16)}
