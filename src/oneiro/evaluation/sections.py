@@ -50,9 +50,9 @@ def headline(data: ReportData) -> str:
     if real is None:
         return missing("The agent has not played the real game yet.", "oneiro evaluate RUN")
     mean = summarize(real.scores)
-    text = f'<p class="big"><b>{mean.mean:,.0f}</b><span>{escape(data.unit)} in the real game'
+    text = f'<p class="big"><b>{mean.show(mean.mean)}</b><span>{escape(data.unit)} in the real game'
     if mean.n > 1:
-        text += f", mean of {mean.n} episodes (95 % interval {mean.low:,.0f} to {mean.high:,.0f})"
+        text += f", mean of {mean.n} episodes (95 % interval {mean.show(mean.low)} to {mean.show(mean.high)})"
     if chance is not None and (base := summarize(chance.scores).mean) > 0:
         text += f"; <em>{mean.mean / base:.1f} times</em> {escape(_lower(chance.name))}"
     return text + ".</span></p>"
@@ -190,10 +190,10 @@ def _table_row(line: Line) -> str:
         return f'<tr>{name}<td colspan="3" class="none">not measured</td></tr>'
     s = summarize(line.scores)
     if s.n == 1:
-        return f"<tr>{name}<td><b>{s.mean:,.0f}</b></td><td>–</td><td>1</td></tr>"
+        return f"<tr>{name}<td><b>{s.show(s.mean)}</b></td><td>–</td><td>1</td></tr>"
     return (
-        f"<tr>{name}<td><b>{s.mean:,.0f}</b> ± {s.std:,.0f}</td>"
-        f"<td>{s.low:,.0f} to {s.high:,.0f}</td><td>{s.n}</td></tr>"
+        f"<tr>{name}<td><b>{s.show(s.mean)}</b> ± {s.show(s.std)}</td>"
+        f"<td>{s.show(s.low)} to {s.show(s.high)}</td><td>{s.n}</td></tr>"
     )
 
 

@@ -35,11 +35,17 @@ class Summary:
 
     def __str__(self) -> str:
         """For example "813 ± 491 (95 % 716 to 910, n 100)"."""
-        show = _rounding(self.mean, self.std)
+        show = self.show
         if self.n == 1:
             return f"{show(self.mean)} (n 1)"
         interval = f"95 % {show(self.low)} to {show(self.high)}"
         return f"{show(self.mean)} ± {show(self.std)} ({interval}, n {self.n})"
+
+    def show(self, value: float) -> str:
+        """`value` with no more digits than the scores support: whole numbers from a size of 100 on."""
+        size = max(abs(self.mean), 0.0 if math.isnan(self.std) else self.std)
+        digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+        return f"{value:,.{digits}f}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; what is undefined for a single score becomes None, as JSON has no nan."""
@@ -113,10 +119,3 @@ def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
     if not np.isfinite(x).all():
         raise ValueError(f"score {int(np.argwhere(~np.isfinite(x))[0][0])} is not finite; mend its episode")
     return x
-
-
-def _rounding(mean: float, std: float) -> Any:
-    """A formatter with no more digits than the spread supports: whole numbers from a size of 100 on."""
-    size = max(abs(mean), 0.0 if math.isnan(std) else std)
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-    return lambda value: f"{value:,.{digits}f}"
