@@ -27,12 +27,16 @@ PUBLIC = {
 }
 
 PUBLIC_TESTING = {
+    "CatchOracle",
     "Check",
+    "CounterEnv",
+    "DodgeOracle",
     "MakeBatch",
     "build_behaviour",
     "build_world",
     "check_behaviour",
     "check_world",
+    "counter_length",
     "load_target",
     "played_rows",
     "random_rows",

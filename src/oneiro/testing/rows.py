@@ -41,42 +41,45 @@ def random_rows(spaces: Spaces) -> MakeBatch:
     return make
 
 
-def played_rows(make_env: Callable[[], gymnasium.vector.VectorEnv], codec: ActionCodec) -> MakeBatch:
-    """Rows of a one-environment vector env (NEXT_STEP autoreset) under random actions, for worlds that cannot
-    read noise: exact ones, or those with a tokeniser for real frames.
+def played_rows(make_env: Callable[[], gymnasium.Env]) -> MakeBatch:
+    """Rows of an environment with named modalities under random actions, for worlds that cannot read noise:
+    exact ones, or those with a fixed tokeniser for real frames. `played_rows(ToyConfig(id="catch").env)`.
     """
 
     def make(rows: int, steps: int, seed: int) -> TimeStep:
-        return tree.concat([_play(make_env, codec, steps, 1_000 * seed + row) for row in range(rows)])
+        env = make_env()
+        batch = tree.concat([_play(env, steps, 1_000 * seed + row) for row in range(rows)])
+        env.close()
+        return batch
 
     return make
 
 
-def _play(
-    make_env: Callable[[], gymnasium.vector.VectorEnv], codec: ActionCodec, steps: int, seed: int
-) -> TimeStep:
-    g = torch.Generator().manual_seed(seed)
-    env = make_env()
-    obs, _ = env.reset(seed=seed)
-    columns = [_row(obs, torch.zeros(1, codec.dim), np.zeros(1), np.ones(1, bool), np.zeros(1, bool))]
-    over = np.zeros(1, bool)
-    for _ in range(steps - 1):
+def _play(env: gymnasium.Env, steps: int, seed: int) -> TimeStep:
+    codec, g = ActionCodec.of(env.action_space), torch.Generator().manual_seed(seed)
+    columns: list[TimeStep] = []
+    is_over = True
+    while len(columns) < steps:
+        if is_over:
+            obs, _ = env.reset(seed=seed + len(columns))
+            columns.append(_row(obs, torch.zeros(1, codec.dim), 0.0, True, False))
+            is_over = False
+            continue
         action = random_actions(codec, (1,), g)
-        obs, reward, terminated, truncated, _ = env.step(codec.to_env(action))
-        columns.append(_row(obs, action * ~torch.as_tensor(over)[:, None], reward, over, terminated))
-        over = terminated | truncated
-    env.close()
+        obs, reward, terminated, truncated, _ = env.step(codec.to_env(action)[0])
+        columns.append(_row(obs, action, reward, False, terminated))
+        is_over = terminated or truncated
     return tree.stack(columns, 1)
 
 
-def _row(obs: Any, action: Tensor, reward: Any, is_first: Any, terminated: Any) -> TimeStep:
+def _row(obs: Any, action: Tensor, reward: Any, is_first: bool, terminated: bool) -> TimeStep:
     return TimeStep(
-        obs={name: torch.from_numpy(np.array(x)) for name, x in obs.items()},
+        obs={name: torch.from_numpy(np.array(x)[None]) for name, x in obs.items()},
         action=action,
-        reward=torch.tensor(reward, dtype=torch.float32),
-        is_first=torch.tensor(is_first, dtype=torch.bool),
-        terminated=torch.tensor(terminated, dtype=torch.bool),
-        mask=torch.ones(1, dtype=torch.bool),
+        reward=torch.tensor([reward], dtype=torch.float32),
+        is_first=torch.tensor([is_first]),
+        terminated=torch.tensor([terminated]),
+        mask=torch.tensor([True]),
     )
 
 
