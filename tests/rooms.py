@@ -16,6 +16,7 @@ ORDER: tuple[set[str], ...] = (
         "returns",
         "runtime",
         "spaces",
+        "targets",
         "tree",
         "types",
         "world",

@@ -35,6 +35,7 @@ PUBLIC_TESTING = {
     "build_behaviour",
     "build_world",
     "check_behaviour",
+    "check_target",
     "check_world",
     "counter_length",
     "load_target",

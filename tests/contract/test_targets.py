@@ -1,12 +1,13 @@
 """Classes named on the command line are found, built, or the error says which half of the name is wrong."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from small_world import BOX, SmallActor, SmallConfig, SmallWorld
 
 from oneiro.errors import OneiroError
-from oneiro.testing import build_behaviour, build_world, check_world, load_target, require
+from oneiro.testing import build_behaviour, build_world, check_target, check_world, load_target, require
 
 MINE = '''
 from dataclasses import dataclass
@@ -108,11 +109,11 @@ def test_worlds_and_behaviours_pass_through() -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("Tiny", "names no class; write 'file.py:Class'"),
+        ("Tiny", "names nothing; write 'file.py:Name'"),
         ("missing.py:Tiny", "there is no file missing.py"),
         ("no_such_module_anywhere:Tiny", "there is no module 'no_such_module_anywhere'"),
         ("oneiro.types:TimeStap", "Did you mean 'TimeStep'?"),
-        ("small_world:", "names no class"),
+        ("small_world:", "names nothing"),
     ],
 )
 def test_what_is_wrong_with_a_name(target: str, words: str) -> None:
@@ -140,3 +141,18 @@ def test_what_cannot_be_built(mine: Path, name: str, words: str) -> None:
     with pytest.raises(OneiroError) as error:
         build_world(load_target(f"{mine}:{name}"), BOX)
     assert words in str(error.value)
+
+
+def test_a_world_is_checked_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "big.py"
+    path.write_text(MINE.replace("3 * 8 * 8", "3 * 64 * 64"))
+    checks = check_target(f"{path}:TinyConfig")
+    require(checks)
+    assert "absorb equals a loop of observe" in [check.name for check in checks]
+
+
+@pytest.mark.parametrize("toy", ["dodge", "catch"])
+def test_a_behaviour_is_checked_by_name(toy: Literal["dodge", "catch"]) -> None:
+    checks = check_target("oneiro.behaviours.linear:LinearConfig", toy)
+    require(checks)
+    assert "greedy acting is deterministic" in [check.name for check in checks]

@@ -10,11 +10,12 @@ or, without writing a test, `oneiro check my_file.py:MyConfig`. See docs/conform
 
 from oneiro.envs.toy import Counter as CounterEnv
 from oneiro.envs.toy import counter_length
+from oneiro.targets import load_target
 from oneiro.testing.checks import Check, require
 from oneiro.testing.oracles import CatchOracle, DodgeOracle
 from oneiro.testing.rows import MakeBatch, played_rows, random_rows
 from oneiro.testing.suite import check_behaviour, check_world
-from oneiro.testing.targets import build_behaviour, build_world, load_target
+from oneiro.testing.targets import build_behaviour, build_world, check_target
 
 __all__ = [
     "CatchOracle",
@@ -25,6 +26,7 @@ __all__ = [
     "build_behaviour",
     "build_world",
     "check_behaviour",
+    "check_target",
     "check_world",
     "counter_length",
     "load_target",

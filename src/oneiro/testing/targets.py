@@ -1,35 +1,45 @@
-"""Names of code outside the package: "my_file.py:Class" or "package.module:Class"."""
+"""What `oneiro check file.py:Class` tests: worlds, behaviours and their configs, built with their defaults."""
 
 import dataclasses
-import hashlib
-import importlib
-import importlib.util
 import inspect
-import sys
 import typing
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from oneiro.behaviour import Behaviour
-from oneiro.errors import OneiroError, nearest
+from oneiro.envs.toy import ToyConfig
+from oneiro.errors import OneiroError
 from oneiro.spaces import Spaces
+from oneiro.targets import load_target
+from oneiro.testing.checks import Check
+from oneiro.testing.oracles import CatchOracle, DodgeOracle
+from oneiro.testing.rows import played_rows
+from oneiro.testing.suite import check_behaviour, check_world
 from oneiro.world import WorldModel
 
+ORACLES = {"dodge": DodgeOracle, "catch": CatchOracle}
 
-def load_target(target: str) -> Any:
-    """The object that `target` names. OneiroError says which half of the name is wrong."""
-    where, colon, name = target.rpartition(":")
-    if not colon or not where or not name:
-        raise OneiroError(f"{target!r} names no class; write 'file.py:Class' or 'package.module:Class'")
-    module = _from_file(Path(where)) if where.endswith(".py") or "/" in where else _from_package(where)
-    found: Any = module
-    for part in name.split("."):
-        if part not in vars(found):
-            public = [n for n, x in vars(found).items() if inspect.isclass(x) and not n.startswith("_")]
-            raise OneiroError(f"{where} has no {part!r}. {nearest(part, public or ['nothing'])}")
-        found = vars(found)[part]
-    return found
+
+def check_target(target: str, toy: typing.Literal["dodge", "catch"] = "dodge") -> list[Check]:
+    """Load, build and check what `target` names. Worlds are given the spaces of a toy (image 3 x 64 x 64; dodge:
+    one number in -1..1, catch: three actions) and rows played in it; behaviours act in the oracle of that toy.
+    """
+    found, env, oracle = load_target(target), ToyConfig(id=toy), ORACLES[toy]()
+    rows = played_rows(env.env)
+    if _is_behaviour(found):
+        return check_behaviour(build_behaviour(found, oracle.spaces, oracle.feature_dim), oracle, rows)
+    return check_world(build_world(found, oracle.spaces), rows)
+
+
+def _is_behaviour(target: Any) -> bool:
+    if inspect.isclass(target):
+        if issubclass(target, Behaviour):
+            return True
+        if issubclass(target, WorldModel):
+            return False
+    build = getattr(target, "build", None)
+    return isinstance(target, Behaviour) or (
+        build is not None and "feature_dim" in inspect.signature(build).parameters
+    )
 
 
 def build_world(target: Any, spaces: Spaces) -> WorldModel:
@@ -110,38 +120,3 @@ def _default(config: Any) -> Any:
 
 def _name(target: Any) -> str:
     return target.__name__ if inspect.isclass(target) or inspect.isfunction(target) else type(target).__name__
-
-
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise OneiroError(f"there is no file {path}; paths are relative to {Path.cwd()}")
-    path = path.resolve()
-    name = f"oneiro_target_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise OneiroError(f"{path} is not a Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise OneiroError(f"{path.name} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _from_package(name: str) -> ModuleType:
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise OneiroError(
-                f"there is no module {error.name!r}; install it, run from its folder, or name a file: 'file.py:Class'"
-            ) from error
-        raise OneiroError(f"{name} cannot be imported: {error}") from error
-    except Exception as error:
-        raise OneiroError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
