@@ -6,22 +6,36 @@ has the restart logit in front, column 0).
 
     logmix = logits - logsumexp(logits)
     log p(y) = logsumexp_k( logmix_k - ((y - mean_k) / std_k)^2 / 2 - logstd_k - log(2 pi) / 2 )
+
+The plain form is bound by memory: a batch of 100 x 500 steps has 48 million parameters, and autograd keeps
+several copies. Here rows are taken in chunks that stay in the cache, and the gradient is computed in the same
+pass (`_nll_and_slope`). `mdn_head_nll` includes the linear layer in front, whose columns it reorders to planes
+[3K, Z], so that nothing is transposed. `mdn_nll_reference` is the formula; tests compare.
 """
 
 import math
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_CHUNK = 2**18  # parameters per chunk: 1 MiB in float32, what a core's own cache holds
 
 
 def mdn_split(params: Float[Tensor, "*b zp"], z_dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Log mixture weights, means and log-stds, each [.., Z, K]."""
     logit, mean, logstd = params.unflatten(-1, (z_dim, 3, -1)).unbind(-2)
     return logit.log_softmax(-1), mean, logstd
+
+
+def mdn_nll(params: Float[Tensor, "*b zp"], target: Float[Tensor, "*b z"]) -> Float[Tensor, "*b z"]:
+    """-log p(target) per dimension, in nats."""
+    flat, y = params.reshape(-1, params.shape[-1]), target.reshape(-1, target.shape[-1])
+    return _MixtureNLL.apply(flat, y).reshape(target.shape)  # type: ignore[union-attr]
 
 
 def mdn_nll_reference(params: Float[Tensor, "*b zp"], target: Float[Tensor, "*b z"]) -> Float[Tensor, "*b z"]:
@@ -31,9 +45,23 @@ def mdn_nll_reference(params: Float[Tensor, "*b zp"], target: Float[Tensor, "*b 
     return -torch.logsumexp(logmix - 0.5 * scaled.square() - logstd - _HALF_LOG_2PI, -1)
 
 
-def mdn_nll(params: Float[Tensor, "*b zp"], target: Float[Tensor, "*b z"]) -> Float[Tensor, "*b z"]:
-    """-log p(target) per dimension, in nats."""
-    return mdn_nll_reference(params, target)
+def mdn_head_nll(
+    h: Float[Tensor, "*b d"],
+    weight: Float[Tensor, "out d"],
+    bias: Float[Tensor, " out"],
+    target: Float[Tensor, "*b z"],
+    *,
+    num_mixtures: int,
+    compute_dtype: torch.dtype = torch.float32,
+) -> tuple[Float[Tensor, "*b z"], Float[Tensor, "*b front"]]:
+    """`mdn_nll` of a linear layer's output, and the layer's columns in front of the mixtures (if any).
+
+    Equal to `out = F.linear(h, weight, bias)`, `mdn_nll(out[..., front:], target)`, `out[..., :front]`.
+    """
+    front = weight.shape[0] - target.shape[-1] * 3 * num_mixtures
+    shared = F.linear(h, weight[:front], bias[:front])
+    args = (h, weight[front:], bias[front:], target, 3 * num_mixtures, compute_dtype)
+    return _HeadNLL.apply(*args), shared  # type: ignore[return-value]
 
 
 def mdn_sample(
@@ -44,16 +72,28 @@ def mdn_sample(
 ) -> Float[Tensor, "*b z"]:
     """A sample of z: component by inverse CDF of `uniform`, then mean + std * sqrt(temperature) * `normal`.
 
-    The temperature also divides the logits. 0 is the mode: the mean of the most likely component, no noise.
+    The temperature also divides the logits. 0 is the mode: the mean of the most likely component, no noise
+    (`uniform` and `normal` then only say how many dimensions there are).
     """
-    logmix, mean, logstd = mdn_split(params, uniform.shape[-1])
+    planes = rearrange(params, "... (z p k) -> p k ... z", z=uniform.shape[-1], p=3).contiguous()
+    return mdn_sample_planes(planes, temperature, uniform, normal)
+
+
+def mdn_sample_planes(planes: Tensor, temperature: float, uniform: Tensor, normal: Tensor) -> Tensor:
+    """`mdn_sample` of parameters laid out as [3, K, .., Z]."""
+    logit, mean, logstd = planes
     if temperature == 0:
-        return mean.gather(-1, logmix.argmax(-1, keepdim=True)).squeeze(-1)
-    cumulative = (logmix / temperature).softmax(-1).cumsum(-1)
-    # First index whose cumulative weight reaches u; the last one if rounding leaves the sum below u.
-    index = (cumulative[..., :-1] < uniform[..., None]).sum(-1, keepdim=True)
-    std = logstd.gather(-1, index).squeeze(-1).exp() * math.sqrt(temperature)
-    return torch.addcmul(mean.gather(-1, index).squeeze(-1), std, normal)
+        return mean.gather(0, logit.argmax(0, keepdim=True)).squeeze(0)
+    weight = ((logit - logit.amax(0)) / temperature).exp_()
+    # The first component whose cumulative weight reaches u; the last one if rounding leaves the sum below u.
+    threshold = weight.sum(0) * uniform
+    cumulative, z_mean, z_logstd = weight[0], mean[0], logstd[0]
+    for k in range(1, len(weight)):
+        further = cumulative < threshold
+        z_mean = torch.where(further, mean[k], z_mean)
+        z_logstd = torch.where(further, logstd[k], z_logstd)
+        cumulative = cumulative + weight[k]
+    return torch.addcmul(z_mean, z_logstd.exp(), normal, value=math.sqrt(temperature))
 
 
 def restart_loss(
@@ -63,6 +103,108 @@ def restart_loss(
 ) -> Float[Tensor, "*b"]:
     """Cross-entropy of the restart flag, with the rare positives weighted (x10 in the paper's code)."""
     weight = torch.as_tensor(positive_weight, dtype=logit.dtype, device=logit.device)
-    return F.binary_cross_entropy_with_logits(
-        logit, restart.to(logit.dtype), reduction="none", pos_weight=weight
-    )
+    target = restart.to(logit.dtype)
+    return F.binary_cross_entropy_with_logits(logit, target, reduction="none", pos_weight=weight)
+
+
+def _nll_and_slope(planes: Tensor, target: Tensor) -> Tensor:
+    """-log p [N Z] of target [N Z] under planes [3 K N Z], which are overwritten by its gradient.
+
+    With posterior r_k and prior w_k of component k, and s = (y - mean) / std:
+    d/dlogit = w - r,   d/dmean = -r s / std,   d/dlogstd = r (1 - s^2).
+    """
+    logit, mean, logstd = planes
+    precision = torch.exp(-logstd)
+    scaled = torch.sub(target, mean, out=mean).mul_(precision)
+    square = scaled.square()
+    joint = torch.sub(logit, logstd, out=logstd).add_(square, alpha=-0.5)
+    top, top_joint = logit.amax(0), joint.amax(0)
+    prior, posterior = logit.sub_(top).exp_(), joint.sub_(top_joint).exp_()
+    total, total_joint = prior.sum(0), posterior.sum(0)
+    nll = (total / total_joint).log_().add_(top).sub_(top_joint).add_(_HALF_LOG_2PI)
+    posterior.div_(total_joint)
+    prior.div_(total).sub_(posterior)
+    scaled.mul_(precision).mul_(posterior).neg_()
+    torch.addcmul(posterior, posterior, square, value=-1, out=posterior)
+    return nll
+
+
+class _MixtureNLL(torch.autograd.Function):
+    """params [N Z*3K], target [N Z] -> [N Z]; the target gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, params: Tensor, target: Tensor) -> Tensor:
+        nll, slope = torch.empty_like(target), params.new_empty(params.shape)
+        z_dim, chunk = target.shape[-1], max(1, _CHUNK // params.shape[-1])
+        for begin in range(0, len(params), chunk):
+            rows = slice(begin, begin + chunk)
+            planes = rearrange(params[rows], "n (z p k) -> p k n z", z=z_dim, p=3)
+            planes = planes.to(target.dtype, memory_format=torch.contiguous_format, copy=True)
+            nll[rows] = _nll_and_slope(planes, target[rows])
+            slope[rows] = rearrange(planes, "p k n z -> n (z p k)")
+        ctx.save_for_backward(slope)
+        return nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        slope = slope.unflatten(-1, (grad.shape[-1], -1)) * grad[..., None].to(slope.dtype)
+        return slope.flatten(-2), None
+
+
+class _HeadNLL(torch.autograd.Function):
+    """h [.. D], weight [Z*3K D], bias, target [.. Z] -> nll [.. Z]; the target gets no gradient.
+
+    The gradient of the mixture parameters is kept in the compute dtype, [N 3K Z].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        h: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        target: Tensor,
+        num_planes: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        z_dim = target.shape[-1]
+        dtype = dtype if h.dtype == torch.float32 else h.dtype
+        weight = rearrange(weight, "(z q) d -> d (q z)", z=z_dim).to(dtype)
+        bias = rearrange(bias, "(z q) -> (q z)", z=z_dim).to(dtype)
+        order, back = _memory_order(h)
+        x = h.permute(order).reshape(-1, h.shape[-1]).to(dtype)
+        y = target.permute(order).reshape(-1, z_dim)
+        nll, slope = torch.empty_like(y), x.new_empty(len(x), weight.shape[1])
+        chunk = max(1, _CHUNK // weight.shape[1])
+        for begin in range(0, len(x), chunk):
+            rows = slice(begin, begin + chunk)
+            out = torch.addmm(bias, x[rows], weight, out=slope[rows]).to(y.dtype)
+            planes = rearrange(out, "n (p k z) -> p k n z", p=3, z=z_dim)
+            nll[rows] = _nll_and_slope(planes, y[rows])
+            if out.data_ptr() != slope[rows].data_ptr():
+                slope[rows] = out
+        ctx.save_for_backward(x, weight, slope)
+        ctx.layout = (order, back, target.shape, h.shape, num_planes)  # type: ignore[attr-defined]
+        return nll.view([target.shape[i] for i in order]).permute(back)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor):  # type: ignore[override]
+        x, weight, slope = ctx.saved_tensors  # type: ignore[attr-defined]
+        order, back, shape, h_shape, num_planes = ctx.layout  # type: ignore[attr-defined]
+        z_dim = shape[-1]
+        scale = grad.permute(order).reshape(-1, 1, z_dim).to(slope.dtype)
+        grad_out = (slope.view(-1, num_planes, z_dim) * scale).flatten(1)
+        grad_h = (grad_out @ weight.T).view([h_shape[i] for i in order]).permute(back)
+        grad_weight = rearrange(grad_out.T @ x, "(q z) d -> (z q) d", z=z_dim)
+        grad_bias = rearrange(grad_out.sum(0, dtype=grad.dtype), "(q z) -> (z q)", z=z_dim)
+        return grad_h.to(grad.dtype), grad_weight.to(grad.dtype), grad_bias, None, None, None
+
+
+def _memory_order(h: Tensor) -> tuple[list[int], list[int]]:
+    """Axes sorted so that `h` is walked as it lies in memory (an LSTM's output is time-major), and back."""
+    lead = sorted(range(h.ndim - 1), key=lambda axis: -h.stride(axis))
+    order = [*lead, h.ndim - 1]
+    return order, [order.index(axis) for axis in range(h.ndim)]
