@@ -36,8 +36,9 @@ class Agent(nn.Module):
     @torch.no_grad()
     def observe(self, carry: Carry, row: TimeStep) -> Carry:
         """Fold in one real row [B]: masked rows stay as they were, `is_first` rows forget."""
-        fresh = self.behaviour.memory(tree.size(row.is_first))
-        memory = tree.where(row.is_first & row.mask, fresh, carry.memory) if carry.memory else {}
+        memory, starts = carry.memory, row.is_first & row.mask
+        if memory and starts.any():
+            memory = tree.where(starts, self.behaviour.memory(len(starts)), memory)
         if self.behaviour.sees == "nothing":
             return Carry(state=carry.state, memory=memory)
         if row.mask.all():

@@ -1,8 +1,8 @@
 """Random numbers that are a function of (key, counter): nothing is drawn, nothing has to be saved.
 
 A behaviour keeps an int64 `key` [B] and a step counter in its memory; the same row gets the same numbers in any
-batch, in any order, on any device. Each number is the splitmix64 finalizer (Steele et al. 2014) applied three
-times, to key, counter and column; int64 arithmetic wraps around as the uint64 of the original does.
+batch, in any order, on any device. The counter-th number of the splitmix64 generator (Steele et al. 2014) seeded
+with `key` seeds another one, which gives the row; int64 wraps around as the uint64 of the original does.
 """
 
 import math
@@ -30,7 +30,7 @@ def normal(key: Tensor, counter: Tensor | int, n: int) -> Tensor:
 def _bits(key: Tensor, counter: Tensor | int, n: int) -> Tensor:
     """int64 [B, n] in 0 .. 2^24 - 1."""
     assert key.dtype == torch.int64, f"a key is int64, got {key.dtype}"
-    row = _mix(_mix(key + _GOLDEN) + counter * torch.full_like(key, _GOLDEN))
+    row = _mix(key + (counter + 1) * torch.full_like(key, _GOLDEN))
     column = torch.arange(1, n + 1, device=key.device) * _GOLDEN
     return _shift(_mix(row[:, None] + column), 40)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from oneiro import noise
 from oneiro.behaviour import Behaviour
 from oneiro.behaviours.linear import squash_car
-from oneiro.spaces import ActionCodec, Spaces
+from oneiro.spaces import Spaces
 from oneiro.types import Decision, State
 from oneiro.world import WorldModel
 
@@ -66,12 +66,13 @@ class HeldRandomPolicy(Behaviour):
             self.register_buffer(name, value, persistent=False)
 
     def memory(self, n: int) -> State:
-        """Key, decisions made, decisions for which the action is still held, and that action."""
-        left = self.hold.new_zeros(n)
+        """Key, decisions made, the episode's k, decisions for which the action is still held, that action."""
+        zero = self.hold.new_zeros(n)
         return {
-            "key": torch.arange(n, device=left.device),
-            "t": left,
-            "left": left.clone(),
+            "key": torch.arange(n, device=zero.device),
+            "t": zero,
+            "limit": zero.clone(),
+            "left": zero.clone(),
             "action": self.edges.new_zeros(n, self.codec.dim),
         }
 
@@ -85,24 +86,23 @@ class HeldRandomPolicy(Behaviour):
         explore: bool = False,
     ) -> Decision:
         """The held action, or a new one; the same for the same key, whether exploring or not."""
-        key, t = memory["key"], memory["t"]
-        limit = self.hold[torch.bucketize(noise.uniform(key, EPISODE, 1)[:, 0], self.edges, right=True)]
-        drawn = noise.uniform(key, t + 1, 1 + self.codec.dim)
-        is_new = memory["left"] == 0
-        duration = 1 + (drawn[:, 0] * limit).long()
-        action = torch.where(
-            is_new[:, None], uniform_action(self.codec, self, drawn[:, 1:]), memory["action"]
-        )
-        left = torch.where(is_new, duration, memory["left"]) - 1
-        return Decision(action, {"key": key, "t": t + 1, "left": left, "action": action})
+        key, t, limit, left, action = (memory[name] for name in ("key", "t", "limit", "left", "action"))
+        if (t == 0).any():
+            mode = torch.bucketize(noise.uniform(key, EPISODE, 1)[:, 0], self.edges, right=True)
+            limit = torch.where(t == 0, self.hold[mode], limit)
+        is_new = left == 0
+        if is_new.any():  # nothing is drawn for steps that only hold
+            drawn = noise.uniform(key, t + 1, 1 + self.codec.dim)
+            left = torch.where(is_new, 1 + (drawn[:, 0] * limit).long(), left)
+            action = torch.where(is_new[:, None], self._uniform(drawn[:, 1:]), action)
+        return Decision(action, {"key": key, "t": t + 1, "limit": limit, "left": left - 1, "action": action})
 
-
-def uniform_action(codec: ActionCodec, bounds: HeldRandomPolicy, u: Tensor) -> Tensor:
-    """Uniform numbers [B, A] -> a uniform point of the Box, or a uniform one-hot."""
-    if codec.is_discrete:
-        index = (u[:, 0] * codec.dim).long()
-        return torch.nn.functional.one_hot(index, codec.dim).float()
-    return bounds.low + bounds.span * u
+    def _uniform(self, u: Tensor) -> Tensor:
+        """Uniform numbers [B, A] -> a uniform point of the Box, or a uniform one-hot."""
+        if self.codec.is_discrete:
+            index = (u[:, 0] * self.codec.dim).long()
+            return torch.nn.functional.one_hot(index, self.codec.dim).float()
+        return self.low + self.span * u
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from oneiro.envs.image import shrink
 from oneiro.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from oneiro.envs.vector import VectorEnv
     from oneiro.spaces import Spaces
 
 SCREEN = 96  # pixels along a side

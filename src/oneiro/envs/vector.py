@@ -146,9 +146,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
                 self._workers[index].send(command, mine)
             except WorkerDied as death:
                 dead[index] = str(death)
-        for index, mine in jobs.items():
-            if index in dead:
-                continue
+        for index in jobs.keys() - dead.keys():
             try:
                 broken = self._workers[index].receive()
             except WorkerDied as death:

@@ -131,12 +131,18 @@ class _Child:
         lifeline, self.lifeline = os.pipe()  # ends with this process, however that happens
         self.folder = tempfile.mkdtemp(prefix="oneiro-worker-")
         paths = [os.path.abspath(path or ".") for path in sys.path]
+        descriptors = (theirs.fileno(), lifeline, memory)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from oneiro.envs.worker import main; main()"]
-            + [str(theirs.fileno()), str(lifeline), str(memory)],
+            [
+                sys.executable,
+                "-P",
+                "-c",
+                "from oneiro.envs.worker import main; main()",
+                *map(str, descriptors),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=2,  # what engines print must not mix with our output
-            pass_fds=(theirs.fileno(), lifeline, memory),
+            pass_fds=descriptors,
             start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TMPDIR": self.folder} | SINGLE_THREAD,
         )
