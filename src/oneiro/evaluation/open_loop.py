@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from oneiro import tree
 from oneiro.behaviour import OpenLoop
@@ -28,6 +27,10 @@ from oneiro.world import WorldModel
 
 FLOOR = 1e-10
 """Mean squared error below this counts as this, so that PSNR is at most 100 dB and never infinite."""
+
+
+SSIM_PICTURES = 128
+"""Compared at once: about 100 MB for pictures of 3 x 64 x 64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +143,22 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity of floats in 0..1 (Wang et al. 2004): [.., C, H, W] -> [..].
 
     Gaussian window of 11 pixels and sigma 1.5 inside the image, K1 0.01, K2 0.03, mean over channels.
-    Pictures of less than 11 pixels take the largest odd window that fits. In float64: variances of flat regions
-    are differences of nearly equal numbers.
+    Pictures of less than 11 pixels take the largest odd window that fits. In float64 (variances of flat regions
+    are differences of nearly equal numbers), a few pictures at a time.
     """
-    image, truth = image.double(), truth.double()
-    lead, size = image.shape[:-3], min(image.shape[-2:])
-    width = min(11, size - 1 + size % 2)
-    at = torch.arange(width, device=image.device, dtype=image.dtype) - width // 2
-    row = torch.exp(-(at**2) / (2 * 1.5**2))
-    window = (row / row.sum()).outer(row / row.sum())[None, None]  # [1 1 W W]
+    pairs = zip(*(x.reshape(-1, *x.shape[-3:]).split(SSIM_PICTURES) for x in (image, truth)), strict=True)
+    return torch.cat([_ssim(x.double(), y.double()) for x, y in pairs]).float().reshape(image.shape[:-3])
 
-    def blur(x: Tensor) -> Tensor:
-        return functional.conv2d(x, window)
 
-    x, y = (each.reshape(-1, 1, *each.shape[-2:]) for each in (image, truth))
+def _ssim(x: Tensor, y: Tensor) -> Tensor:
+    """[M, C, H, W] -> [M]."""
+    high, wide = x.shape[-2:]
+    width = min(11, high - 1 + high % 2, wide - 1 + wide % 2)
+    rows, columns = _window(high, width).to(x), _window(wide, width).to(x)
+
+    def blur(image: Tensor) -> Tensor:
+        return rows @ image @ columns.mT
+
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
     cov = blur(x * y) - mean_x * mean_y
@@ -161,7 +166,17 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
     score = (
         (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     )
-    return score.mean((-3, -2, -1)).reshape(*lead, -1).mean(-1).float()
+    return score.mean((-3, -2, -1))
+
+
+def _window(size: int, width: int) -> Tensor:
+    """[size - width + 1, size] float64: row i is the Gaussian window that begins at pixel i."""
+    at = torch.arange(width, dtype=torch.float64) - width // 2
+    weight = torch.exp(-(at**2) / (2 * 1.5**2))
+    band = torch.zeros(size - width + 1, size, dtype=torch.float64)
+    for i in range(len(band)):
+        band[i, i : i + width] = weight / weight.sum()
+    return band
 
 
 def _dream(world: WorldModel, state: State, plan: Tensor, temperature: float) -> Tensor:

@@ -34,7 +34,7 @@ TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
 FILMED_TEMPERATURES = (0.1, 1.0, 1.3)
 DREAMS = 100
 """Dreams per temperature."""
-CONTEXT, HORIZON, EPISODES = 5, 60, 16
+CONTEXT, HORIZON, EPISODES = 5, 60, 10
 """Of the open-loop comparison."""
 
 
