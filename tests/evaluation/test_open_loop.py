@@ -44,6 +44,16 @@ def test_samples_differ_at_high_temperature_and_the_seed_repeats_them():
     assert not (run(0) == run(1)).all()
 
 
+def test_curves_average_errors_not_decibels():
+    result = open_loop(Ball(), [episode(0)], context=2, horizon=2, samples=2)
+    result.psnr[0, :, 1] = [100, 20]
+    result.ssim[0, :, 1] = [1, 0.5]
+    curves = result.curves()
+    assert curves["psnr"] == pytest.approx([100, 20 + 10 * math.log10(2), 100], abs=1e-4)
+    assert curves["ssim"] == pytest.approx([1, 0.75, 1])
+    assert curves["held_psnr"] == pytest.approx(result.held_psnr[0].tolist(), abs=1e-4)
+
+
 def test_short_episodes_are_left_out_and_none_is_an_error():
     result = open_loop(Ball(), [episode(0, 4), episode(1)], context=2, horizon=8)
     assert len(result.truth) == 1

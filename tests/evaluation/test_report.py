@@ -150,6 +150,8 @@ def test_axes_put_numbers_where_they_belong():
     assert Axis(0, 10).at(2.5) == 25
     assert Axis(1, 100, True).at(10) == pytest.approx(50)
     assert linear_ticks(0, 1000) == [0, 200, 400, 600, 800, 1000]
+    assert linear_ticks(1, 12) == [0, 5, 10, 15]
+    assert Axis(0.052, 0.099, True).ticks() == [0.06, 0.07, 0.08, 0.09]
     assert Axis(4, 320, True).ticks() == [5, 10, 20, 50, 100, 200]
     assert Axis(0.5, 2e6, True).ticks() == [1, 10, 100, 1e3, 1e4, 1e5, 1e6]
     assert [short(v) for v in (0, 0.25, 1500, 20_000, 3e6)] == ["0", "0.25", "1,500", "20k", "3M"]

@@ -47,13 +47,16 @@ class Axis:
     def ticks(self) -> list[float]:
         """Round numbers inside."""
         if not self.is_log:
-            return [v for v in linear_ticks(self.low, self.high) if self.low <= v <= self.high * (1 + 1e-9)]
+            return self._linear()
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         for digits in ((1, 2, 5), (1,)):
             found = [d * 10.0**e for e in decades for d in digits if self.low <= d * 10.0**e <= self.high]
             if len(found) <= 6:
                 break
-        return found if len(found) > 1 else [self.low, self.high]
+        return found if len(found) > 1 else self._linear()
+
+    def _linear(self) -> list[float]:
+        return [v for v in linear_ticks(self.low, self.high) if self.low <= v <= self.high * (1 + 1e-9)]
 
     def _flat(self, value: float) -> float:
         return math.log10(max(value, 1e-12)) if self.is_log else value
@@ -156,10 +159,12 @@ def duration(seconds: float) -> str:
 
 
 def linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers from below `low` to above `high`."""
+    """About `count` round numbers from below `low` to above `high`; no halves between whole numbers."""
     raw = (high - low) / count
     size = 10.0 ** math.floor(math.log10(raw))
-    step = next(s * size for s in (1, 2, 2.5, 5, 10) if s * size >= raw * 0.999)
+    step = next(
+        s * size for s in ((1, 2, 2.5, 5, 10) if size != 1 else (1, 2, 5, 10)) if s * size >= raw * 0.999
+    )
     first = math.floor(low / step)
     return [round(i * step, 12) for i in range(first, math.ceil(high / step) + 1)]
 
