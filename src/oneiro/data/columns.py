@@ -2,7 +2,7 @@
 
 A block holds about 96 KiB of raw rows (8 frames of 3 x 64 x 64), so that a single frame can be read without
 unpacking its whole episode. Images are stored as differences, plane from plane and frame from frame, which
-costs two additions and makes zstd's output a quarter smaller (measured: results/store_compression.md).
+costs two additions and makes zstd's output a fifth smaller (measured: results/store_compression.md).
 """
 
 from dataclasses import asdict, dataclass
@@ -92,7 +92,7 @@ def _difference(image: np.ndarray) -> np.ndarray:
 
 
 def _accumulate(difference: np.ndarray) -> np.ndarray:
-    """Inverse of `_difference`; whole frames and planes at a time, 12 x faster than `np.add.accumulate`."""
+    """Inverse of `_difference`; whole frames and planes at a time, many times faster than `np.add.accumulate`."""
     image = difference.copy()
     for t in range(1, len(image)):
         image[t] += image[t - 1]
