@@ -4,6 +4,8 @@ import torch
 from ball_world import LIFE, Ball, Right, begin, episode
 
 from oneiro.agent import Agent
+from oneiro.behaviours.explore import HeldRandom
+from oneiro.envs.toy import ToyConfig
 from oneiro.errors import OneiroError
 from oneiro.evaluation import episodes
 from oneiro.evaluation.episodes import Scores, dream_scores, evaluate
@@ -77,3 +79,19 @@ def test_a_dream_ends_with_its_probability_and_the_seed_repeats_it():
     assert np.mean(a.score) == pytest.approx(5, abs=0.4)  # geometric, mean 1 / 0.2
     assert a == b
     assert a.score != c.score
+
+
+def test_policies_meet_the_same_episodes_whatever_the_number_of_slots():
+    def score(num, seed=0):
+        config = ToyConfig(id="dodge")
+        env = config.make(num)
+        try:
+            policy = HeldRandom(hold=(3,)).build(config.spaces())
+            return evaluate(env, Agent(Ball(), policy), episodes=7, seed=seed, explore=True)
+        finally:
+            env.close()
+
+    one, three = score(1), score(3)
+    assert one == three
+    assert len(set(one.score)) > 1
+    assert score(3, seed=1).score != one.score
