@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from oneiro import tree
 from oneiro.nets.conv_vae import ConvVAE, vae_loss
 from oneiro.nets.lstm import LSTM
-from oneiro.nets.mdn import mdn_nll, mdn_sample, restart_loss
+from oneiro.nets.mdn import mdn_head_nll, mdn_sample, restart_loss
 from oneiro.runtime import compute_dtype
 from oneiro.spaces import Spaces, to_float
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
@@ -196,15 +196,21 @@ class VMC(WorldModel):
         x = torch.cat([z_in, self._action(batch.action, first_in, target)], -1)
         woken = torch.cat([torch.zeros_like(known_in[:, :1]), ~known_in[:, :-1]], 1)  # after left padding
         hidden, (h, c) = self.memory.lstm.sequence(x, h, c, first_in.bool() | woken)
-        out = self.memory.head(hidden)
+        nll, front = mdn_head_nll(
+            hidden,
+            self.memory.head.weight,
+            self.memory.head.bias,
+            z[:, target],
+            num_mixtures=self.config.num_mixtures,
+            compute_dtype=self.memory.lstm.compute_dtype,
+        )
         valid = (known[:, target] & known_in & ~batch.is_first[:, target]).float()
         weight = valid / valid.sum().clamp(min=1)
-        mixture = out[..., 1:] if self.config.predicts_end else out
-        nll = (mdn_nll(mixture, z[:, target]).mean(-1) * weight).sum()
+        nll = (nll.mean(-1) * weight).sum()
         loss = nll
         if self.config.predicts_end:
             ended = batch.terminated[:, target].float()
-            ending = (restart_loss(out[..., 0], ended, self.config.end_weight) * weight).sum()
+            ending = (restart_loss(front[..., 0], ended, self.config.end_weight) * weight).sum()
             loss = nll + ending
             result.metrics["memory/terminated"] = ending.detach()
         result.by_part["memory"] = loss

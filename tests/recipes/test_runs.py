@@ -1,0 +1,178 @@
+"""Runs: a stopped one goes on as if nothing had happened; a killed one loses nothing that was flushed."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from oneiro.data.store import EpisodeStore
+from oneiro.errors import OneiroError
+from oneiro.evaluation.stage import load_scores
+from oneiro.recipes import find
+from oneiro.training.log import read_metrics
+from oneiro.training.progress import Progress
+from oneiro.training.recipe import Recipe, restore, to_json, tweak
+from oneiro.training.run import Run, Stopped, Trained
+from oneiro.training.run_folder import RunFolder
+from oneiro.training.signals import Stop
+
+TOY = f"{Path(__file__).parent / 'toy.py'}:vmc_dodge"
+TIMES = {"time", "time/update", "evolve/seconds"}
+
+
+class StopAfter(Stop):
+    """Asks to stop after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        super().__init__()
+
+    @property
+    def requested(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    @requested.setter
+    def requested(self, _: bool) -> None: ...
+
+
+def launch(recipe: Recipe, path: Path, stop: Stop | None = None) -> Run:
+    with RunFolder.open(path, {"values": to_json(recipe)}, "test") as folder:
+        run = Run(recipe, folder, Progress("test", "cpu", path, quiet=True), stop or Stop())
+        run.train()
+    return run
+
+
+def timeless(path: Path) -> list[dict]:
+    return [
+        {k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(path / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def toy() -> Recipe:
+    return find(TOY).build()
+
+
+@pytest.fixture(scope="module")
+def whole(toy: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "run"
+    launch(toy, path)
+    return path
+
+
+def test_a_run_does_all_its_stages(whole: Path):
+    lines = timeless(whole)
+    assert [line["stage"] for line in lines if line["stage"] != "evaluate"] == (
+        ["collect"] + ["vision"] * 5 + ["memory"] * 4 + ["evolve"] * 4
+    )
+    assert set(load_scores(whole)) == {"random", "dream", "real"}
+    assert all(len(scores.score) == 4 for scores in load_scores(whole).values())
+
+
+@pytest.mark.parametrize("looks", [3, 15, 31, 44, 60, 63])
+def test_a_stopped_run_has_the_metrics_of_an_uninterrupted_one(
+    toy: Recipe, whole: Path, tmp_path: Path, looks: int
+):
+    path = tmp_path / "run"
+    with pytest.raises(Stopped):
+        launch(toy, path, StopAfter(looks))
+    assert timeless(path) != timeless(whole)
+    launch(toy, path)
+    assert timeless(path) == timeless(whole)
+    for name, scores in load_scores(whole).items():
+        assert load_scores(path)[name].score == scores.score
+
+
+def test_a_finished_run_has_nothing_left_to_do(toy: Recipe, whole: Path):
+    before = timeless(whole)
+    launch(toy, whole)
+    assert timeless(whole) == before
+
+
+def test_iterative_training_collects_with_the_evolved_controller(toy: Recipe, tmp_path: Path):
+    recipe = tweak(toy, {"schedule.rounds": 2, "schedule.collect.episodes": 4})
+    run = launch(recipe, tmp_path / "run")
+    names = [name for name, _ in run.stages]
+    assert names[6:8] == ["collect/2", "vision/2"]
+    assert len(run.store) == 8
+
+
+def test_a_trained_run_can_be_loaded(toy: Recipe, whole: Path):
+    trained = Trained.load(toy, RunFolder.read(whole))
+    weights = list(trained.agent.behaviour.parameters())[0]
+    assert weights.abs().sum() > 0
+
+
+def test_values_survive_json(toy: Recipe):
+    changed = tweak(toy, {"world.z_dim": 5, "schedule.evolve.cma.sigma": 0.7, "env.num": 3})
+    assert restore(toy, json.loads(json.dumps(to_json(changed)))) == changed
+    assert changed != toy
+
+
+def test_unknown_options_are_answered_with_the_nearest(toy: Recipe):
+    with pytest.raises(OneiroError, match="Did you mean 'z_dim'"):
+        tweak(toy, {"world.zdim": 3})
+
+
+def test_another_recipe_is_refused_in_the_same_folder(toy: Recipe, whole: Path):
+    with pytest.raises(OneiroError, match=r"world\.z_dim.*8.*9"):
+        launch(tweak(toy, {"world.z_dim": 9}), whole)
+
+
+def command(path: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "oneiro.cli", "train", TOY, "--run", str(path), *more]
+
+
+@pytest.mark.slow
+def test_kill_at_twenty_random_moments(whole: Path, tmp_path: Path):
+    """kill -9 while collecting, fitting, evolving, saving: the run resumes and ends like one never killed."""
+    path = tmp_path / "run"
+    random.seed(0)
+    flushed = 0
+    for _ in range(20):
+        process = subprocess.Popen(command(path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(random.uniform(2.0, 8.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (path / "replay").exists():
+            stored = len(EpisodeStore(path / "replay", ram=1 << 24, capacity=10_000, mode="r"))
+            assert stored >= flushed
+            flushed = stored
+    subprocess.run(command(path), check=True, timeout=120)
+    assert timeless(path) == timeless(whole)
+
+
+def test_sigterm_saves_and_leaves(tmp_path: Path):
+    path = tmp_path / "run"
+    process = subprocess.Popen(
+        command(path, "--schedule.vision.updates", "100000"), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((path / "checkpoint").glob("0*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on from here" in errors
+
+
+def test_two_processes_on_one_folder(toy: Recipe, tmp_path: Path):
+    path = tmp_path / "run"
+    with RunFolder.open(path, {"values": to_json(toy)}, "first"):
+        second = subprocess.run(command(path), capture_output=True, text=True, timeout=60)
+    assert second.returncode == 2
+    assert f"process {os.getpid()}" in second.stderr
+
+
+def test_capacity_smaller_than_a_window(toy: Recipe, tmp_path: Path):
+    recipe = dataclasses.replace(toy, data=dataclasses.replace(toy.data, capacity=5))
+    with pytest.raises(OneiroError, match="capacity"):
+        launch(recipe, tmp_path / "run")
