@@ -85,5 +85,10 @@ def test_bfloat16_stays_close():
     rounded, rounded_grads = grads(LSTM.sequence, lstm, x, h, c, reset)
     assert all(y.dtype == torch.float32 for y in (*rounded, *rounded_grads))
     assert (rounded[0] - exact[0]).abs().max() < 0.03
+    rounded_step = torch.cat(lstm.step(x[:, 0], h, c))
+    lstm.compute_dtype = torch.float32
+    exact_step = torch.cat(lstm.step(x[:, 0], h, c))
+    assert rounded_step.dtype == torch.float32
+    assert 0 < (rounded_step - exact_step).abs().max() < 0.03
     for a, b in zip(rounded_grads, exact_grads, strict=True):
         assert F.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.999

@@ -7,7 +7,15 @@ import torch
 from torch.nn import functional as F
 
 from oneiro.nets import mdn
-from oneiro.nets.mdn import mdn_head_nll, mdn_nll, mdn_nll_reference, mdn_sample, mdn_split, restart_loss
+from oneiro.nets.mdn import (
+    mdn_head_nll,
+    mdn_head_sample,
+    mdn_nll,
+    mdn_nll_reference,
+    mdn_sample,
+    mdn_split,
+    restart_loss,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +97,17 @@ def test_temperature_zero_is_the_mode():
     logmix, mean, _ = mdn_split(params, 4)
     expected = mean.gather(-1, logmix.argmax(-1, keepdim=True)).squeeze(-1)
     assert torch.equal(mdn_sample(params, 0.0, nothing, nothing), expected)
+
+
+@pytest.mark.parametrize("front", [0, 1])
+def test_head_sample_equals_linear_then_sample(front: int):
+    h, weight, bias = torch.randn(6, 7), torch.randn(front + 4 * 15, 7), torch.randn(front + 4 * 15)
+    uniform, normal = torch.rand(6, 4), torch.randn(6, 4)
+    out = F.linear(h, weight, bias)
+    for tau in (0.0, 0.4, 1.15):
+        z, shared = mdn_head_sample(h, weight, bias, tau, uniform, normal, num_mixtures=5)
+        torch.testing.assert_close(shared, out[:, :front])
+        torch.testing.assert_close(z, mdn_sample(out[:, front:], tau, uniform, normal))
 
 
 @pytest.mark.parametrize("u", [0.0, 1.0])

@@ -44,7 +44,10 @@ class LSTM(nn.Module):
         self, x: Float[Tensor, "b i"], h: Float[Tensor, "b d"], c: Float[Tensor, "b d"]
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """One step: the next (h, c)."""
-        i, j, f, o = torch.addmm(self.bias, torch.cat([x, h], -1), self.kernel).chunk(4, -1)
+        dtype = self.compute_dtype if x.dtype == torch.float32 else x.dtype
+        both = torch.cat([x, h], -1).to(dtype)
+        gates = torch.addmm(self.bias.to(dtype), both, self.kernel.to(dtype)).to(c.dtype)
+        i, j, f, o = gates.chunk(4, -1)
         c = c * torch.sigmoid(f + FORGET_BIAS) + torch.sigmoid(i) * torch.tanh(j)
         return torch.tanh(c) * torch.sigmoid(o), c
 

@@ -79,6 +79,28 @@ def mdn_sample(
     return mdn_sample_planes(planes, temperature, uniform, normal)
 
 
+def mdn_head_sample(
+    h: Float[Tensor, "b d"],
+    weight: Float[Tensor, "out d"],
+    bias: Float[Tensor, " out"],
+    temperature: float,
+    uniform: Float[Tensor, "b z"],
+    normal: Float[Tensor, "b z"],
+    *,
+    num_mixtures: int,
+    compute_dtype: torch.dtype = torch.float32,
+) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b front"]]:
+    """`mdn_sample` of a linear layer's output, and the columns in front; the twin of `mdn_head_nll`."""
+    z_dim, num_planes = uniform.shape[-1], 3 * num_mixtures
+    front = weight.shape[0] - z_dim * num_planes
+    shared = F.linear(h, weight[:front], bias[:front])
+    dtype = compute_dtype if h.dtype == torch.float32 else h.dtype
+    planes_weight = rearrange(weight[front:], "(z q) d -> q d z", q=num_planes).to(dtype)
+    planes_bias = rearrange(bias[front:], "(z q) -> q 1 z", q=num_planes).to(dtype)
+    planes = torch.baddbmm(planes_bias, h.to(dtype).expand(num_planes, -1, -1), planes_weight).to(h.dtype)
+    return mdn_sample_planes(planes.unflatten(0, (3, num_mixtures)), temperature, uniform, normal), shared
+
+
 def mdn_sample_planes(planes: Tensor, temperature: float, uniform: Tensor, normal: Tensor) -> Tensor:
     """`mdn_sample` of parameters laid out as [3, K, .., Z]."""
     logit, mean, logstd = planes
