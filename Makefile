@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-dev ## ruff: rules and format
 	$(PY) -m ruff format --check .
 
 types: $(VENV)/.installed-dev ## pyright
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 docs: $(VENV)/.installed-docs ## the documentation as a web site, in site/
 	$(PY) -m mkdocs build --strict

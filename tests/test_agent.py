@@ -46,12 +46,17 @@ def test_masked_rows_stay_as_they_were() -> None:
 
 
 def test_a_blind_behaviour_needs_no_world() -> None:
-    a = agent()
-    a.behaviour.sees = "nothing"
-    start = a.start(1)
-    carry = a.observe(start, rows([[3.0]], [[True]]).at(0))
-    assert carry.state["seen"].tolist() == [0]  # nothing was encoded
-    assert carry.memory["count"].tolist() == [0]
+    climb = Climb()
+    climb.sees = "nothing"
+    a = Agent(None, climb).eval()
+    carry = a.observe(a.start(2), rows([[3.0], [4.0]], [[True], [True]]).at(0))
+    assert carry.state == {}
+    assert carry.memory["count"].tolist() == [0, 0]
+
+
+def test_a_behaviour_that_sees_needs_a_world() -> None:
+    with pytest.raises(AssertionError, match="Climb needs a world"):
+        Agent(None, Climb())
 
 
 def test_settle_sees_the_first_rows_only() -> None:
