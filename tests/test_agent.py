@@ -1,5 +1,6 @@
 """Agents fold in real rows: masks, restarts and blind behaviours."""
 
+import pytest
 import torch
 
 from ladder import Climb, Ladder, rows
