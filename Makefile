@@ -35,7 +35,7 @@ types: $(VENV)/.installed-dev ## pyright
 	$(PY) -m pyright --pythonpath $(PY)
 
 docs: $(VENV)/.installed-docs ## the documentation as a web site, in site/
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 clean: ## remove what these commands made, but for runs/
 	rm -rf $(VENV) site .pytest_cache .ruff_cache
