@@ -24,9 +24,13 @@ class Starts:
 class Agent(nn.Module):
     """World + behaviour. All methods are without gradient and expect eval mode."""
 
-    def __init__(self, world: WorldModel, behaviour: Behaviour) -> None:
+    world: WorldModel
+
+    def __init__(self, world: WorldModel | None, behaviour: Behaviour) -> None:
+        """`world` may be None for a behaviour that sees nothing (a random policy)."""
         super().__init__()
-        self.world, self.behaviour = world, behaviour
+        assert world is not None or behaviour.sees == "nothing", f"{type(behaviour).__name__} needs a world"
+        self.world, self.behaviour = world, behaviour  # type: ignore[assignment]
 
     def start(self, n: int) -> Carry:
         """The carry of `n` rows that have seen nothing; with a blind behaviour, without the world's state."""

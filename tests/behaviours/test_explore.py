@@ -9,9 +9,7 @@ from oneiro.agent import Agent
 from oneiro.behaviours.explore import HeldRandom, RandomLinear
 from oneiro.behaviours.linear import squash_car
 from oneiro.spaces import ActionCodec, Spaces
-from oneiro.testing import check_behaviour
-from oneiro.testing.checks import require
-from oneiro.testing.oracles import Catch
+from oneiro.testing import CatchOracle, check_behaviour, require
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "worldmodels.json"
 SCALAR = Spaces({}, ActionCodec(1, (-1.0,), (1.0,)))
@@ -124,7 +122,7 @@ def test_tanh_drivers_fit_any_box():
 
 @pytest.mark.parametrize("policy", [HeldRandom(hold=(1,)), HeldRandom(hold=(2, 5), weight=(1.0, 3.0))])
 def test_conformance(policy):
-    world = Catch()
+    world = CatchOracle()
     require(check_behaviour(policy.build(world.spaces), world))
 
 

@@ -5,6 +5,7 @@ Task of World Models (Ha & Schmidhuber 2018). Extras: `car` (Gymnasium with Box2
 
 import importlib.util
 import os
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -51,6 +52,8 @@ class CarRacingConfig(EnvConfig):
             raise ValueError(f"engine must be auto, gymnasium or envpool, got {self.engine!r}")
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
+        if self.full_episode and self.engine == "envpool":
+            raise ValueError("full_episode needs engine gymnasium: EnvPool starts a new track at the end")
         check_image(self.size, self.rows, SCREEN)
 
     packages: ClassVar = {"gymnasium": ("Box2D", "car"), "envpool": ("envpool", "envpool")}
@@ -60,6 +63,8 @@ class CarRacingConfig(EnvConfig):
         """The engine that `auto` stands for here."""
         if self.engine != "auto":
             return self.engine
+        if self.full_episode:
+            return "gymnasium"
         return "envpool" if importlib.util.find_spec("envpool") else "gymnasium"
 
     def require(self) -> None:
@@ -132,4 +137,8 @@ def _gymnasium_car() -> gymnasium.Env:
     """Without wrappers: no time limit, no checker, no order enforcing."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    return gymnasium.make("CarRacing-v3", continuous=True, disable_env_checker=True).unwrapped
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # Box2D's import warns; where warnings are errors, it crashes the process
+        return gymnasium.make("CarRacing-v3", continuous=True, disable_env_checker=True).unwrapped

@@ -1,6 +1,7 @@
 """Any environment of Gymnasium, shown as named modalities."""
 
 import importlib
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,9 @@ class GymConfig(EnvConfig):
         if self.pixels != "as is":
             options["render_mode"] = "rgb_array"
         try:
-            env = gymnasium.make(spec, **options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # engines warn when they are imported; see car_racing.py
+                env = gymnasium.make(spec, **options)
         except gymnasium.error.DependencyNotInstalled as error:
             raise OneiroError(f"{self.id} needs a package that is not installed: {error}") from error
         if self.pixels != "as is":

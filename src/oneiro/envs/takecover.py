@@ -101,10 +101,9 @@ class TakeCover(gymnasium.Env):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """A new episode; without a seed, from a random one."""
         super().reset(seed=seed)
-        if self._game is None:
-            self._start()
-        self._game.set_seed(int(self.np_random.integers(2**31)) if seed is None else seed % 2**31)
-        self._game.new_episode()
+        game = self._game or self._start()
+        game.set_seed(int(self.np_random.integers(2**31)) if seed is None else seed % 2**31)
+        game.new_episode()
         self._tics = 0
         return self._observe(), {}
 
@@ -133,7 +132,7 @@ class TakeCover(gymnasium.Env):
             self._image = shrink(state.screen_buffer, self.config.size, self.config.rows)
         return {"image": self._image}
 
-    def _start(self) -> None:
+    def _start(self) -> Any:
         import vizdoom
 
         self._folder = tempfile.TemporaryDirectory(prefix="oneiro-doom-", ignore_cleanup_errors=True)
@@ -148,11 +147,12 @@ class TakeCover(gymnasium.Env):
         game.set_episode_start_time(1)
         game.set_episode_timeout(0)
         game.set_doom_config_path(os.path.join(self._folder.name, "settings.ini"))
-        launcher = _launcher(Path(self._folder.name), Path(vizdoom.__file__).with_name("vizdoom"))
+        launcher = _launcher(Path(self._folder.name), Path(vizdoom.scenarios_path).with_name("vizdoom"))
         if launcher is not None:
             game.set_vizdoom_path(str(launcher))
         game.init()
         self._game = game
+        return game
 
 
 def _launcher(folder: Path, engine: Path) -> Path | None:

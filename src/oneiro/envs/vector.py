@@ -157,7 +157,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             failed |= broken
         for index, how in dead.items():
             self._note_crash(index, how, "and is started again")
-            failed |= dict.fromkeys(jobs[index], how)
+            failed |= {slot: how for slot in jobs[index]}
             bystanders = np.flatnonzero(self._running & (self._worker_of == index))
             self._lost |= {int(slot): how for slot in bystanders if int(slot) not in jobs[index]}
         return failed
