@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError
@@ -176,3 +177,16 @@ def test_capacity_smaller_than_a_window(toy: Recipe, tmp_path: Path):
     recipe = dataclasses.replace(toy, data=dataclasses.replace(toy.data, capacity=5))
     with pytest.raises(OneiroError, match="capacity"):
         launch(recipe, tmp_path / "run")
+
+
+def test_a_run_can_begin_with_the_world_and_experience_of_another(toy: Recipe, whole: Path, tmp_path: Path):
+    path = tmp_path / "run"
+    done = subprocess.run(
+        command(path, "--origin", str(whole), "--schedule.evolve.temperature", "0.5"), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert {line["stage"] for line in timeless(path)} == {"evolve", "evaluate"}
+    theirs = Trained.load(toy, RunFolder.read(whole)).agent.world.state_dict()
+    ours = Trained.load(toy, RunFolder.read(path)).agent.world.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not (path / "replay").exists()

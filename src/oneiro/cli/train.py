@@ -19,6 +19,9 @@ class Train:
     run: Path | None = None  # run folder; default runs/RECIPE-SIZE-SEED
     report: bool = False  # write report.html at the end
     quiet: bool = False  # no progress display
+    origin: Path | None = None  # another run to begin with: its experience and its world, both only read
+    origin_stage: str = "evolve"  # with --origin: the first stage that is done here
+    origin_parts: tuple[str, ...] = ()  # with --origin: parts of its world to take; default all
 
 
 def train_command(arguments: Sequence[str]) -> int:
@@ -32,6 +35,9 @@ def train_command(arguments: Sequence[str]) -> int:
 
     path = own.run or default_run(entry, size_of(arguments), recipe.seed)
     record = {"recipe": arguments[0], "size": size_of(arguments) or entry.sizes[0], "values": to_json(recipe)}
+    if own.origin:
+        origin = {"run": str(own.origin), "stage": own.origin_stage, "parts": list(own.origin_parts)}
+        record["origin"] = origin
     with (
         Stop() as stop,
         RunFolder.open(path, record, command_line("train", arguments), free=FREE) as folder,

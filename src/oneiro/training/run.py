@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import Tensor
 from oneiro import runtime, tree
 from oneiro.agent import Agent
 from oneiro.data.store import EpisodeStore
-from oneiro.errors import OneiroError
+from oneiro.errors import OneiroError, nearest
 from oneiro.spaces import Spaces
 from oneiro.training.checkpoint import Checkpoints
 from oneiro.training.fit import Fit, Fitter
@@ -30,6 +32,7 @@ from oneiro.training.state import (
     random_state,
     set_random_state,
 )
+from oneiro.world import part_module
 
 logger = logging.getLogger("oneiro")
 GIB = 1 << 30
@@ -37,6 +40,21 @@ GIB = 1 << 30
 
 class Stopped(Exception):  # noqa: N818 - not an error
     """The run was asked to stop, has saved, and leaves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Another run whose experience and world this one begins with; its own stages before `stage` are skipped."""
+
+    run: Path  # the other run's folder; it is only read
+    stage: str  # first stage that is done here
+    parts: tuple[str, ...] = ()  # parts of its world to take; () = all
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> "Origin | None":
+        """As noted in the run folder's recipe.json."""
+        saved = folder.recipe.get("origin")
+        return saved and cls(run=Path(saved["run"]), stage=saved["stage"], parts=tuple(saved["parts"]))
 
 
 class Trained:
@@ -48,7 +66,8 @@ class Trained:
         runtime.seed_everything(recipe.seed)
         self.spaces: Spaces = recipe.env.spaces()
         self.agent = build_agent(recipe, self.spaces).to(self.device).eval()
-        self.store = open_store(recipe, folder)
+        self.origin = Origin.of(folder)
+        self.store = open_store(recipe, folder, self.origin)
         self.checkpoints = Checkpoints(folder.checkpoint, keep=recipe.checkpoint.keep)
         self.stages: list[tuple[str, Stage]] = stages(recipe.schedule)
 
@@ -140,7 +159,8 @@ class Run(Trained):
 
     def save(self) -> None:
         """One atomic checkpoint of everything that is not on disk already."""
-        self.store.flush()
+        if self.origin is None:
+            self.store.flush()
         self.saves += 1
         fitter = self._fitter
         state = {
@@ -161,6 +181,8 @@ class Run(Trained):
         saved = self.checkpoints.load()
         if saved is None:
             self.log.rewind(None)
+            if self.origin:
+                self._begin_from(self.origin)
             return
         state = saved.state
         self.saves, self.index, self.done = saved.step, state["index"], state["done"]
@@ -172,6 +194,26 @@ class Run(Trained):
         set_random_state(state["random"])
         self.progress.note(f"resuming from checkpoint {saved.path.name}, stage {self.index + 1}")
 
+    def _begin_from(self, origin: Origin) -> None:
+        names = [name for name, _ in self.stages]
+        if origin.stage not in names:
+            raise OneiroError(f"there is no stage {origin.stage!r}. {nearest(origin.stage, names)}")
+        saved = Checkpoints(RunFolder.read(origin.run).checkpoint).load()
+        if saved is None:
+            raise OneiroError(f"{origin.run} has no checkpoint to begin with; train it first")
+        world = self.agent.world
+        taken = {"": world} if not origin.parts else {f"{p}.": part_module(world, p) for p in origin.parts}
+        for part, module in taken.items():
+            prefix = f"world.{part}"
+            weights = {
+                k.removeprefix(prefix): v for k, v in saved.tensors["weights"].items() if k.startswith(prefix)
+            }
+            load_module(module, weights, f"{origin.run}")
+        self.index = names.index(origin.stage)
+        self.progress.note(
+            f"beginning at stage {origin.stage} with the world and the experience of {origin.run}"
+        )
+
 
 def build_agent(recipe: Recipe, spaces: Spaces) -> Agent:
     """World and behaviour of a recipe, freshly initialised."""
@@ -179,9 +221,13 @@ def build_agent(recipe: Recipe, spaces: Spaces) -> Agent:
     return Agent(world, recipe.behaviour.build(spaces, world.feature_dim))
 
 
-def open_store(recipe: Recipe, folder: RunFolder) -> EpisodeStore:
-    """The replay of a run."""
+def open_store(recipe: Recipe, folder: RunFolder, origin: Origin | None) -> EpisodeStore:
+    """The replay of a run: its own, or read-only that of the run it began from."""
     data = recipe.data
     return EpisodeStore(
-        folder.replay, ram=int(data.ram * GIB), capacity=data.capacity, compress=data.compress
+        RunFolder.read(origin.run).replay if origin else folder.replay,
+        ram=int(data.ram * GIB),
+        capacity=data.capacity,
+        compress=data.compress,
+        mode="r" if origin else "a",
     )
