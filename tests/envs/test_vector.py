@@ -212,6 +212,7 @@ from oneiro.envs.toy import ToyConfig
 env = ToyConfig(id="counter", num=2, workers="async", processes=2).make()
 env.reset_rows(np.ones(2, bool), np.arange(2))
 print(*[w._child.process.pid for w in env._workers], flush=True)
+print(*[w._child.folder for w in env._workers], flush=True)
 while True:
     time.sleep(0.05)
 """
@@ -225,14 +226,16 @@ def test_workers_leave_with_their_parent(how):
     assert parent.stdout is not None
     assert parent.stderr is not None
     workers = [int(pid) for pid in parent.stdout.readline().split()]
+    folders = parent.stdout.readline().split()
     assert len(workers) == 2
+    assert all(os.path.isdir(folder) for folder in folders)
     os.kill(parent.pid, how)
     parent.wait(20)
     parent.stdout.close()
     parent.stderr.close()
     deadline = time.monotonic() + 20
-    while any(alive(pid) for pid in workers):
-        assert time.monotonic() < deadline, "a worker outlived its parent"
+    while any(alive(pid) for pid in workers) or any(os.path.exists(folder) for folder in folders):
+        assert time.monotonic() < deadline, "a worker or its files outlived its parent"
         time.sleep(0.05)
 
 

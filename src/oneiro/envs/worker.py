@@ -132,14 +132,9 @@ class _Child:
         self.folder = tempfile.mkdtemp(prefix="oneiro-worker-")
         paths = [os.path.abspath(path or ".") for path in sys.path]
         descriptors = (theirs.fileno(), lifeline, memory)
+        arguments = [*map(str, descriptors), self.folder]
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-c",
-                "from oneiro.envs.worker import main; main()",
-                *map(str, descriptors),
-            ],
+            [sys.executable, "-P", "-c", "from oneiro.envs.worker import main; main()", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=2,  # what engines print must not mix with our output
             pass_fds=descriptors,
@@ -184,11 +179,13 @@ def _kill(process: subprocess.Popen, lifeline: int, folder: str) -> None:
 def main() -> None:
     """The worker process."""
     faulthandler.enable()
-    pipe, lifeline, memory = map(int, sys.argv[1:])
-    threading.Thread(target=_leave_with_parent, args=(lifeline,), daemon=True).start()
+    pipe, lifeline, memory = map(int, sys.argv[1:4])
+    folder = sys.argv[4]
+    threading.Thread(target=_leave_with_parent, args=(lifeline, folder), daemon=True).start()
     connection = Connection(pipe)
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         _serve(connection, memory)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _serve(connection: Connection, memory: int) -> None:
@@ -198,10 +195,14 @@ def _serve(connection: Connection, memory: int) -> None:
         connection.recv()
         connection.send(("error", f"a worker process cannot load the environment's config: {error}"))
         return
+    with contextlib.closing(slots):
+        _obey(connection, slots, memory)
+
+
+def _obey(connection: Connection, slots: Slots, memory: int) -> None:
     while True:
         command, argument = connection.recv()
         if command == "close":
-            slots.close()
             return
         try:
             if command == "use":
@@ -214,8 +215,8 @@ def _serve(connection: Connection, memory: int) -> None:
             connection.send(("error", str(error)))
 
 
-def _leave_with_parent(lifeline: int) -> None:
+def _leave_with_parent(lifeline: int, folder: str) -> None:
     os.read(lifeline, 1)
-    time.sleep(1.0)  # a parent that closes us in an orderly way is faster than this
-    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
+    time.sleep(1.0)  # an idle worker has left by itself before that; this one is busy or stuck
+    shutil.rmtree(folder, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
