@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -59,13 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise OneiroError(f"unknown verb {verb!r}. {nearest(verb, VERBS)}")
         module = importlib.import_module(VERBS[verb][0])
         return getattr(module, f"{verb}_command")(rest) or 0
-    except (OneiroError, ValueError) as error:
-        if os.environ.get("ONEIRO_TRACEBACK"):
-            raise
-        print(f"oneiro {verb}: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         return 0
+    except (OneiroError, ValueError, OSError) as error:
+        if os.environ.get("ONEIRO_TRACEBACK"):
+            raise
+        hint = "" if isinstance(error, OneiroError) else "\n(ONEIRO_TRACEBACK=1 shows where this comes from)"
+        print(f"oneiro {verb}: {error}{hint}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"oneiro {verb}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except SystemExit as left:  # tyro's way to end after --help or a wrong option
+        return left.code if isinstance(left.code, int) else 2
 
 
 def _warn(message: Warning | str, *_: object) -> None:

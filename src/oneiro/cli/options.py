@@ -20,10 +20,9 @@ def parse(options: type[Options], arguments: Sequence[str], verb: str, example: 
     """Plain options of a verb."""
     return tyro.cli(
         options,
-        args=list(arguments),
+        args=switches(options, arguments),
         prog=f"oneiro {verb}",
         description=f"{(options.__doc__ or '').strip()}\n\nExample: {example}",
-        config=(tyro.conf.FlagConversionOff,),
     )
 
 
@@ -42,19 +41,43 @@ def parse_with_recipe(
     entry = find(arguments[0])
     size, rest = _take_size(arguments[1:])
     recipe = entry.build(size)
+    about += f"\n\nSizes (--size): {', '.join(entry.sizes)}."
+    own, recipe = parse_with_record(options, rest, recipe, f"oneiro {verb} {arguments[0]}", about)
+    return entry, recipe, own
+
+
+def parse_with_record(
+    options: type[Options], arguments: Sequence[str], record: Any, program: str, about: str, name: str = ""
+) -> tuple[Options, Any]:
+    """Options of a verb, and every field of `record` by dotted name, which begins with `name`."""
+    given = Annotated[Any, tyro.conf.arg(name=name), tyro.conf.FlagConversionOff]
     fields: list[Any] = [
         ("own", Annotated[options, tyro.conf.arg(name="")], dataclasses.field(default_factory=options)),
-        ("recipe", Annotated[Any, tyro.conf.arg(name="")], dataclasses.field(default=recipe)),
+        ("record", given, dataclasses.field(default=record)),
     ]
-    command = dataclasses.make_dataclass("Command", fields)
     parsed = tyro.cli(
-        command,
-        args=rest,
-        prog=f"oneiro {verb} {arguments[0]}",
-        description=f"{about}\n\nSizes (--size): {', '.join(entry.sizes)}.",
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+        dataclasses.make_dataclass("Command", fields),
+        args=switches(options, arguments),
+        prog=program,
+        description=about,
+        config=(tyro.conf.AvoidSubcommands,),
     )
-    return entry, parsed.recipe, parsed.own
+    return parsed.own, parsed.record
+
+
+def switches(options: type, arguments: Sequence[str]) -> list[str]:
+    """A verb's own switches may be given a value too: `--json True` is `--json`, `--time=False` is `--no-time`."""
+    own = {
+        f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(options) if isinstance(f.default, bool)
+    }
+    words: list[str] = []
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        if not equals and words and words[-1] in own and word in ("True", "False"):
+            flag, value = words.pop(), word
+        is_switch = flag.replace("_", "-") in own and value in ("True", "False")
+        words.append(word if not is_switch else flag if value == "True" else f"--no-{flag[2:]}")
+    return words
 
 
 def default_run(entry: Entry, size: str | None, seed: int) -> Path:
@@ -73,15 +96,20 @@ def command_line(verb: str, arguments: Sequence[str]) -> str:
 
 
 def _take_size(arguments: list[str]) -> tuple[str | None, list[str]]:
-    size, rest = None, []
-    skip = False
-    for i, word in enumerate(arguments):
-        if skip:
-            skip = False
-        elif word == "--size" and i + 1 < len(arguments):
-            size, skip = arguments[i + 1], True
-        elif word.startswith("--size="):
-            size = word.partition("=")[2]
+    return take("--size", arguments)
+
+
+def take(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of one option (the last, if given twice), and the arguments without it."""
+    found, rest = None, []
+    words = iter(arguments)
+    for word in words:
+        if word == name:
+            found = next(words, None)
+            if found is None or found.startswith("--"):
+                raise OneiroError(f"{name} needs a value")
+        elif word.startswith(f"{name}="):
+            found = word.partition("=")[2]
         else:
             rest.append(word)
-    return size, rest
+    return found, rest
