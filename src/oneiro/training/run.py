@@ -4,8 +4,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -60,6 +61,9 @@ class Origin:
 class Trained:
     """A recipe's agent and the experience it was trained on, in a run folder."""
 
+    checkpoint = ""
+    """Name of the checkpoint that was loaded."""
+
     def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
         self.recipe, self.folder = recipe, folder
         self.device = runtime.start(recipe.runtime).device
@@ -67,7 +71,6 @@ class Trained:
         self.spaces: Spaces = recipe.env.spaces()
         self.agent = build_agent(recipe, self.spaces).to(self.device).eval()
         self.origin = Origin.of(folder)
-        self.store = open_store(recipe, folder, self.origin)
         self.checkpoints = Checkpoints(folder.checkpoint, keep=recipe.checkpoint.keep)
         self.stages: list[tuple[str, Stage]] = stages(recipe.schedule)
 
@@ -81,7 +84,13 @@ class Trained:
             )
         trained = cls(recipe, folder)
         load_module(trained.agent, saved.tensors["weights"], f"checkpoint {saved.path.name}")
+        trained.checkpoint = saved.path.name
         return trained
+
+    @cached_property
+    def store(self) -> EpisodeStore:
+        """The replay, read-only: a run may be going on in the folder. Opened when it is first asked for."""
+        return open_store(self.recipe, self.folder, self.origin, "r")
 
 
 class Run(Trained):
@@ -89,6 +98,7 @@ class Run(Trained):
 
     def __init__(self, recipe: Recipe, folder: RunFolder, progress: Progress, stop: Stop) -> None:
         super().__init__(recipe, folder)
+        self.store = open_store(recipe, folder, self.origin, "r" if self.origin else "a")
         self.progress, self.stop = progress, stop
         self.log = MetricsLog(folder.path, recipe.log)
         self.guard = Guard(folder.path)
@@ -221,13 +231,15 @@ def build_agent(recipe: Recipe, spaces: Spaces) -> Agent:
     return Agent(world, recipe.behaviour.build(spaces, world.feature_dim))
 
 
-def open_store(recipe: Recipe, folder: RunFolder, origin: Origin | None) -> EpisodeStore:
-    """The replay of a run: its own, or read-only that of the run it began from."""
+def open_store(
+    recipe: Recipe, folder: RunFolder, origin: Origin | None, mode: Literal["a", "r"]
+) -> EpisodeStore:
+    """The replay of a run: its own, or that of the run it began from."""
     data = recipe.data
     return EpisodeStore(
         RunFolder.read(origin.run).replay if origin else folder.replay,
         ram=int(data.ram * GIB),
         capacity=data.capacity,
         compress=data.compress,
-        mode="r" if origin else "a",
+        mode=mode,
     )
