@@ -23,6 +23,7 @@ PUBLIC = {
     "__version__",
     "dream",
     "errors",
+    "load",
     "tree",
 }
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from oneiro.behaviour import OpenLoop as OpenLoop
     from oneiro.dreaming import dream as dream
     from oneiro.errors import OneiroError as OneiroError
+    from oneiro.recipes.saved import load as load
     from oneiro.spaces import ActionCodec as ActionCodec
     from oneiro.spaces import Spaces as Spaces
     from oneiro.types import Carry as Carry
@@ -41,6 +42,7 @@ _HOME = {
     "WorldModel": "oneiro.world",
     "dream": "oneiro.dreaming",
     "errors": "",  # a module itself
+    "load": "oneiro.recipes.saved",
     "tree": "",
 }
 

@@ -1,16 +1,13 @@
 """The registry, the only one: recipes by name. A recipe is a function that returns a `Recipe` for a size."""
 
 import importlib
-import importlib.util
 import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from oneiro.errors import OneiroError, nearest
+from oneiro.targets import load_target
 from oneiro.training.recipe import Recipe
 
 _MODULES = ("oneiro.recipes.vmc",)
@@ -35,15 +32,27 @@ class Entry:
         size = size or self.sizes[0]
         if size not in self.sizes:
             raise OneiroError(f"recipe {self.name} has no size {size!r}. {nearest(size, self.sizes)}")
-        return self.make(size)
+        made = self.make(size)
+        if not isinstance(made, Recipe):
+            raise OneiroError(f"{self.name} returned a {type(made).__name__}; a recipe returns a Recipe")
+        return made
 
 
 def recipe(make: Callable[..., Recipe]) -> Callable[..., Recipe]:
     """Register a function `f(size: Literal["paper", ...]) -> Recipe` under its name, dashes for underscores."""
-    sizes = typing.get_args(inspect.signature(make).parameters["size"].annotation)
-    name = make.__name__.replace("_", "-")
-    _entries[name] = Entry(name, make, sizes)
+    entry = _entry(make)
+    _entries[entry.name] = entry
     return make
+
+
+def _entry(make: Callable[..., Recipe]) -> Entry:
+    sizes = typing.get_args(typing.get_type_hints(make).get("size"))
+    if not sizes or not all(isinstance(size, str) for size in sizes):
+        raise OneiroError(
+            f"{make.__name__} does not say which sizes it has; write it as "
+            f'def {make.__name__}(size: Literal["small", "large"] = "small") -> Recipe'
+        )
+    return Entry(make.__name__.replace("_", "-"), make, sizes)
 
 
 def entries() -> dict[str, Entry]:
@@ -57,39 +66,10 @@ def find(name: str) -> Entry:
     """A recipe by name, or your own by "file.py:function" or "package.module:function"."""
     if ":" in name:
         function = load_target(name)
-        if not callable(function):
+        if not inspect.isfunction(function):
             raise OneiroError(f"{name} is not a function that returns a Recipe")
-        recipe(function)
-        return _entries[function.__name__.replace("_", "-")]
+        return _entry(function)  # not registered: it may have the name of one of ours
     known = entries()
     if name not in known:
         raise OneiroError(f"unknown recipe {name!r}. {nearest(name, known)}")
     return known[name]
-
-
-def load_target(name: str) -> Any:
-    """The object at "file.py:Name" or "package.module:Name"."""
-    place, _, attribute = name.rpartition(":")
-    module = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
-    if not hasattr(module, attribute):
-        public = [n for n in vars(module) if not n.startswith("_")]
-        raise OneiroError(f"{place} has no {attribute!r}. {nearest(attribute, public)}")
-    return getattr(module, attribute)
-
-
-def _from_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise OneiroError(f"there is no Python file {path}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _from_package(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise OneiroError(
-            f"cannot import {name!r}: {error}; give file.py:Name or package.module:Name"
-        ) from error
