@@ -4,19 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from oneiro.agent import Agent
 from oneiro.cli.options import parse
 from oneiro.errors import OneiroError
 from oneiro.evaluation.episodes import Scores
 from oneiro.evaluation.stage import Evaluate, dream_settings, load_scores, score_dream, score_real
-from oneiro.recipes import find
-from oneiro.training.recipe import restore
+from oneiro.recipes.saved import open_run
+from oneiro.training.progress import Progress
 from oneiro.training.run import Trained
-from oneiro.training.run_folder import RunFolder
 
 RunArgument = Annotated[Path, tyro.conf.Positional]
 
@@ -42,11 +40,12 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     if own.episodes < 2:
         raise OneiroError(f"an interval needs at least 2 episodes, got --episodes {own.episodes}")
     run = open_run(own.run, own.recipe)
-    stage = next((s for _, s in run.stages if isinstance(s, Evaluate)), Evaluate())
-    env = stage.env or run.recipe.env
-    scores = {"real": score_real(run, run.agent, env, own.episodes, "real", own.seed)}
-    if own.dream:
-        scores["dream"] = score_dream(run, own.episodes, own.temperature, own.seed)
+    with Progress(f"{own.episodes} episodes", run.recipe.runtime.device, own.run):
+        stage = next((s for _, s in run.stages if isinstance(s, Evaluate)), Evaluate())
+        env = stage.env or run.recipe.env
+        scores = {"real": score_real(run, run.agent, env, own.episodes, "real", own.seed)}
+        if own.dream:
+            scores["dream"] = score_dream(run, own.episodes, own.temperature, own.seed)
     if own.json:
         print(json.dumps({name: s.to_json() for name, s in scores.items()}))
     else:
@@ -114,19 +113,6 @@ def report_command(arguments: Sequence[str]) -> None:
     print(json.dumps({"report": str(path)}) if own.json else f"report: {path}")
 
 
-def open_run(path: Path, recipe: str | None = None) -> Trained:
-    """A run folder as it stands, with the weights of its newest checkpoint. Never imports code it names."""
-    folder = RunFolder.read(path)
-    record = folder.recipe
-    name = recipe or record["recipe"]
-    if ":" in name and recipe is None:
-        raise OneiroError(
-            f"{path} was made by a recipe of your own ({name}). Loading never runs code that a file names: "
-            f"repeat the command with --recipe {name} if you trust it"
-        )
-    return Trained.load(restore(find(name).build(record["size"]), record["values"]), folder)
-
-
 def print_scores(path: Path) -> None:
     """The table at the end of a training."""
     scores = load_scores(path)
@@ -135,20 +121,34 @@ def print_scores(path: Path) -> None:
 
 
 def print_table(scores: dict[str, Scores], title: str) -> None:
-    """One line a policy: mean, standard deviation, 95 % interval."""
+    """One line a policy: mean, standard deviation, 95 % interval, and the protocol once below."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title)
-    for name in ("policy", "mean", "std", "95 % interval", "episodes", "environment"):
-        table.add_column(name, justify="left" if name in ("policy", "environment") else "right")
+    table = Table(title=title, title_justify="left")
+    for name in ("policy", "mean", "std", "95 % interval", "n", "decision"):
+        table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+    protocols: dict[str, list[str]] = {}
     for name, score in sorted(scores.items(), key=lambda item: item[1].summary.mean):
-        s = score.summary
-        where = score.protocol.get("env") or f"dream, temperature {score.protocol.get('temperature')}"
-        table.add_row(
-            name, f"{s.mean:.0f}", f"{s.std:.0f}", f"{s.low:.0f} to {s.high:.0f}", str(s.n), str(where)
-        )
-    Console().print(table)
+        s, facts = score.summary, score.protocol
+        name = str(facts.get("policy", name))
+        interval = f"{s.show(s.low)} to {s.show(s.high)}"
+        frames = facts.get("action_repeat")
+        decision = "" if frames is None else f"{frames} frame" + "s" * (frames > 1)
+        table.add_row(name, s.show(s.mean), s.show(s.std), interval, str(s.n), decision)
+        crashed = f", {score.crashed} crashed episodes left out" if score.crashed else ""
+        protocols.setdefault(_protocol(facts) + crashed, []).append(name)
+    console = Console()
+    console.print(table)
+    for protocol, names in protocols.items():
+        console.print(f"{'; '.join(names)}: {protocol}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _protocol(facts: dict[str, Any]) -> str:
+    """What was played, in one line."""
+    if facts.get("kind") == "dream":
+        return f"its own dream, temperature {facts['temperature']:g}, at most {facts['horizon']:,} decisions"
+    return str(facts.get("env", "?"))
 
 
 def write_run_report(run: Trained) -> Path:
@@ -156,6 +156,3 @@ def write_run_report(run: Trained) -> Path:
     from oneiro.evaluation.run_report import write_report_of
 
     return write_report_of(run, dream_settings(run))
-
-
-__all__ = ["Agent", "dream_command", "evaluate_command", "report_command"]

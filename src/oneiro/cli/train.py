@@ -41,7 +41,9 @@ def train_command(arguments: Sequence[str]) -> int:
     with (
         Stop() as stop,
         RunFolder.open(path, record, command_line("train", arguments), free=FREE) as folder,
-        Progress(f"{entry.name} ({record['size']})", recipe.runtime.device, path, quiet=own.quiet) as progress,
+        Progress(
+            f"{entry.name} ({record['size']})", recipe.runtime.device, path, quiet=own.quiet
+        ) as progress,
     ):
         try:
             run = Run(recipe, folder, progress, stop)

@@ -1,6 +1,6 @@
 """The stage that ends a schedule: the agent and its rivals play the real environment on the same episodes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,11 @@ def score_real(
             episodes=episodes,
             seed=run.recipe.seed + SEED_OFFSET + seed,
             explore=agent.behaviour.sees == "nothing",
-            about={"policy": name, "env": env_config.describe()},
+            about={
+                "policy": name,
+                "env": env_config.describe(),
+                "action_repeat": frames_a_decision(env_config),
+            },
         )
     finally:
         env.close()
@@ -97,9 +101,16 @@ def score_dream(run: "Trained", episodes: int, temperature: float | None = None,
     )
     carry = run.agent.settle(batch, stage.starts.context)
     chosen = stage.temperature if temperature is None else temperature
-    return dream_scores(
+    scores = dream_scores(
         run.agent, carry, stage.horizon, chosen, episodes=episodes, seed=run.recipe.seed + SEED_OFFSET + seed
     )
+    repeat = {"policy": "dream", "action_repeat": frames_a_decision(run.recipe.env)}
+    return replace(scores, protocol=scores.protocol | repeat)
+
+
+def frames_a_decision(env_config: Any) -> int:
+    """How many frames of the environment one decision lasts."""
+    return int(getattr(env_config, "action_repeat", 1))
 
 
 def dream_settings(run: "Trained") -> Evolve:

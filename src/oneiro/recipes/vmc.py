@@ -168,7 +168,9 @@ def vmc_carracing(size: Size = "paper") -> Recipe:
             encode=Memorise(),
             memory=Update(
                 fit=_fit("memory", Adam(lr=1e-3, clip_value=1.0)),
-                batch=Windows(size=4 if smoke else 32 if demo else 100, length=1000, at="start", fields=MEMORY_ROWS),
+                batch=Windows(
+                    size=4 if smoke else 32 if demo else 100, length=1000, at="start", fields=MEMORY_ROWS
+                ),
                 updates=memory,
             ),
             evolve=Evolve(
