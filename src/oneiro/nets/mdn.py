@@ -91,14 +91,15 @@ def mdn_head_sample(
     compute_dtype: torch.dtype = torch.float32,
 ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b front"]]:
     """`mdn_sample` of a linear layer's output, and the columns in front; the twin of `mdn_head_nll`."""
-    z_dim, num_planes = uniform.shape[-1], 3 * num_mixtures
-    front = weight.shape[0] - z_dim * num_planes
+    z_dim = uniform.shape[-1]
+    front = weight.shape[0] - z_dim * 3 * num_mixtures
     shared = F.linear(h, weight[:front], bias[:front])
     dtype = compute_dtype if h.dtype == torch.float32 else h.dtype
-    planes_weight = rearrange(weight[front:], "(z q) d -> q d z", q=num_planes).to(dtype)
-    planes_bias = rearrange(bias[front:], "(z q) -> q 1 z", q=num_planes).to(dtype)
-    planes = torch.baddbmm(planes_bias, h.to(dtype).expand(num_planes, -1, -1), planes_weight).to(h.dtype)
-    return mdn_sample_planes(planes.unflatten(0, (3, num_mixtures)), temperature, uniform, normal), shared
+    planes_weight = rearrange(weight[front:], "(z q) d -> (q z) d", z=z_dim).to(dtype)
+    planes_bias = rearrange(bias[front:], "(z q) -> (q z)", z=z_dim).to(dtype)
+    planes = F.linear(h.to(dtype), planes_weight, planes_bias).to(h.dtype)
+    planes = rearrange(planes, "b (p k z) -> p k b z", p=3, z=z_dim)
+    return mdn_sample_planes(planes, temperature, uniform, normal), shared
 
 
 def mdn_sample_planes(planes: Tensor, temperature: float, uniform: Tensor, normal: Tensor) -> Tensor:
