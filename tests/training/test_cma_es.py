@@ -19,13 +19,13 @@ def test_finds_the_optimum():
 
 
 def test_resumes_exactly_from_its_scores():
-    whole = Evolution(CMA(population=8, seed=3), torch.zeros(4))
+    whole = Evolution(CMA(population=8), torch.zeros(4), seed=3)
     for _ in range(10):
         whole.tell(sphere(whole.ask()))
-    first = Evolution(CMA(population=8, seed=3), torch.zeros(4))
+    first = Evolution(CMA(population=8), torch.zeros(4), seed=3)
     for _ in range(6):
         first.tell(sphere(first.ask()))
-    second = Evolution(CMA(population=8, seed=3), torch.zeros(4), first.history)
+    second = Evolution(CMA(population=8), torch.zeros(4), first.history, seed=3)
     for _ in range(4):
         second.tell(sphere(second.ask()))
     assert torch.equal(second.mean, whole.mean)

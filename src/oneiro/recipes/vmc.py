@@ -83,7 +83,7 @@ def vmc_takecover(size: Size = "paper") -> Recipe:
 
 def _takecover_demo(size: str) -> Recipe:
     """Settings that learn within minutes on two cores; each departure from the paper is a field below."""
-    env = TakeCoverConfig(resolution="160x120", rows=(36, 84), action_repeat=4, num=4)
+    env = TakeCoverConfig(resolution="160x120", rows=(36, 84), action_repeat=4, num=8)
     smoke = size == "smoke"
     updates = (150, 120, 12) if smoke else (1500, 1000, 75)
     vision, memory, generations = updates
@@ -129,7 +129,7 @@ def _takecover_demo(size: str) -> Recipe:
                     Rival(
                         name="random",
                         policy=HeldRandom(hold=(1,)),
-                        env=TakeCoverConfig(resolution="160x120", rows=(36, 84), action_repeat=1, num=4),
+                        env=TakeCoverConfig(resolution="160x120", rows=(36, 84), action_repeat=1, num=8),
                     ),
                     Rival(name="random, same hold", policy=HeldRandom(hold=(1,))),
                 ),
@@ -149,6 +149,7 @@ def vmc_carracing(size: Size = "paper") -> Recipe:
     demo = size != "paper"
     smoke = size == "smoke"
     env = CarRacingConfig(engine="auto", num=2)
+    recorder = CarRacingConfig(engine="gymnasium", full_episode=True, num=2)
     scorer = CarRacingConfig(engine="gymnasium", num=2)
     vision, memory = (100, 50) if smoke else (4_000, 1_000) if demo else (1_000_000, 4_000)
     return Recipe(
@@ -158,7 +159,11 @@ def vmc_carracing(size: Size = "paper") -> Recipe:
         ),
         behaviour=LinearConfig(has_bias=True, squash="car"),
         schedule=VMCSchedule(
-            collect=Collect(episodes=4 if smoke else 200 if demo else 10_000, policy=RandomLinear()),
+            collect=Collect(
+                episodes=4 if smoke else 200 if demo else 10_000,
+                policy=RandomLinear(),
+                env=None if demo else recorder,
+            ),
             vision=Update(
                 fit=_fit("vision", Adam(lr=1e-3 if demo else 1e-4)),
                 batch=Frames(size=100),

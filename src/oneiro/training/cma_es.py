@@ -23,7 +23,6 @@ class CMA:
     population: int = 64  # candidates per generation
     sigma: float = 0.1  # initial step size
     weight_bonus: float = 0.0  # added to the score: x mean(w^2). The released code has 0.01, a sign slip
-    seed: int = 0  # of the samples
 
     def __post_init__(self) -> None:
         if self.population < 4:
@@ -39,14 +38,16 @@ class Evolution:
     covariance matrix; nothing is pickled.
     """
 
-    def __init__(self, config: CMA, start: Tensor, history: list[list[float]] | None = None) -> None:
+    def __init__(
+        self, config: CMA, start: Tensor, history: list[list[float]] | None = None, *, seed: int = 0
+    ) -> None:
         try:
             import cma
         except ImportError as error:
             raise MissingExtra("cma", "evolve") from error
         self.config = config
         self.history: list[list[float]] = []
-        random = np.random.default_rng(config.seed)
+        random = np.random.default_rng(seed)
         options: dict[str, Any] = {
             "popsize": config.population,
             "seed": np.nan,  # leave NumPy's global generator alone

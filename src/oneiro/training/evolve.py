@@ -69,7 +69,7 @@ class Evolve(Stage):
             return
         agent, done = run.agent.eval(), run.done
         start = run.carry.setdefault("start", parameters_to_vector(agent.behaviour.parameters()).detach())
-        evolution = Evolution(self.cma, start, done.get("history"))
+        evolution = Evolution(self.cma, start, done.get("history"), seed=run.stage_seed)
         if "mean" in run.carry and not torch.allclose(
             run.carry["mean"], evolution.mean.to(run.device), atol=1e-5
         ):

@@ -151,9 +151,9 @@ class Run(Trained):
         return self._fitter
 
     @contextmanager
-    def env(self) -> Iterator[Any]:
-        """The recipe's vector environment, closed afterwards."""
-        env = self.recipe.env.make()
+    def env(self, config: Any = None) -> Iterator[Any]:
+        """The vector environment of a config (default: the recipe's), closed afterwards."""
+        env = (config or self.recipe.env).make()
         try:
             yield env
         finally:

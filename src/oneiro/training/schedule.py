@@ -48,6 +48,7 @@ class Collect(Stage):
 
     episodes: int  # how many
     policy: Any = None  # config of a random behaviour; None = the agent itself, exploring
+    env: Any = None  # its environment; None = the recipe's
     flush_seconds: float = 20.0  # what a kill may cost
 
     def line(self) -> str:
@@ -67,7 +68,7 @@ class Collect(Stage):
         run.progress.advance(self.episodes - len(missing))
         agent = Agent(run.agent.world, self.policy.build(run.spaces)) if self.policy else run.agent
         flushed = time.monotonic()
-        with run.env() as env:
+        with run.env(self.env) as env:
             episodes = play(
                 env,
                 agent.eval(),

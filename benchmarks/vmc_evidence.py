@@ -1,0 +1,276 @@
+"""The experiments behind results/: `python benchmarks/vmc_evidence.py demo|temperature|controls|precision|long|car`.
+
+Each experiment is a list of `oneiro train` commands; finished runs are not repeated and stopped ones go on, so the
+command may be interrupted and repeated. At the end it writes results/NAME.json and results/NAME.md.
+"""
+
+import argparse
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from oneiro import runtime
+from oneiro.evaluation.episodes import Scores
+from oneiro.evaluation.stage import load_scores
+from oneiro.evaluation.stats import summarize
+from oneiro.training.log import read_metrics
+
+ROOT = Path("runs/evidence")
+RESULTS = Path("results")
+TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: a row of the table, together with the other seeds of the same label."""
+
+    label: str
+    name: str
+    seed: int
+    options: tuple[str, ...] = ()
+    recipe: str = "vmc-takecover"
+    size: str = "demo"
+
+    @property
+    def command(self) -> list[str]:
+        """As a user would type it after `oneiro`."""
+        base = ["train", self.recipe, "--size", self.size, "--seed", str(self.seed), "--run", str(self.path)]
+        return [*base, *self.options]
+
+    @property
+    def path(self) -> Path:
+        """Its run folder."""
+        return ROOT / self.name
+
+
+@dataclass
+class Experiment:
+    """Trials, and the words around their table."""
+
+    title: str
+    text: str
+    trials: list[Trial] = field(default_factory=list)
+
+
+def demo() -> Experiment:
+    """Three seeds of `make demo`."""
+    text = (
+        "C is evolved only in the dream. The bar: the lower end of the real interval is 2.5 x random or more."
+    )
+    return Experiment("The demo, three seeds", text, [Trial("demo", f"demo-{s}", s) for s in range(3)])
+
+
+def branch(
+    label: str, name: str, seed: int, *options: str, stage: str = "evolve", base: str = "demo-0"
+) -> Trial:
+    """A trial that shares the experience and the world of a demo run."""
+    origin = ("--origin", str(ROOT / base), "--origin-stage", stage)
+    return Trial(label, name, seed, (*origin, *options, "--schedule.evaluate.rivals", "()"))
+
+
+def temperature() -> Experiment:
+    """One V and M; only C is evolved again."""
+    trials = [Trial("base", "demo-0", 0)]
+    for ending in ("sample", "threshold"):
+        for tau in TEMPERATURES:
+            for seed in (1, 2):
+                options = ("--schedule.evolve.temperature", str(tau), "--world.ending", ending)
+                name = f"tau-{ending}-{tau}-{seed}"
+                trials.append(branch(f"tau {tau:.2f}, end {ending}d", name, seed, *options))
+    text = "One data set, one V and M (demo, seed 0); C evolved again at each temperature, two seeds."
+    return Experiment("Temperature: the dream's score and the real one", text, trials)
+
+
+def controls() -> Experiment:
+    """Does the dream matter?"""
+    blind = (
+        "--origin-parts",
+        "vision",
+        "--schedule.memory.updates",
+        "0",
+        "--world.end-bias",
+        "-4.4",
+    )
+    real = (
+        *blind,
+        "--schedule.evolve.where",
+        "env",
+        "--schedule.evolve.cma.population",
+        "32",
+        "--schedule.evolve.episodes",
+        "4",
+        "--schedule.evolve.generations",
+        "30",
+    )
+    trials = [Trial("trained M, C evolved in the dream", "demo-0", 0)]
+    for seed in (1, 2):
+        trials += [
+            branch("trained M, C evolved in the dream", f"control-full-{seed}", seed),
+            branch("z only, C evolved in the dream", f"control-z-{seed}", seed, "--world.feature", "z"),
+            branch(
+                "untrained M, C evolved in its dream", f"control-blind-{seed}", seed, *blind, stage="memory"
+            ),
+            branch(
+                "untrained M, C evolved in the real game", f"control-real-{seed}", seed, *real, stage="memory"
+            ),
+        ]
+    text = "One data set and one V (demo, seed 0)."
+    return Experiment("Controls: does the dream matter?", text, trials)
+
+
+def precision() -> Experiment:
+    """bfloat16 against float32."""
+    trials = []
+    for seed in range(3):
+        trials += [
+            Trial("bfloat16 matrix products (default here)", f"demo-{seed}", seed),
+            Trial("float32", f"float32-{seed}", seed, ("--world.compute-dtype", "float32")),
+        ]
+    return Experiment("bfloat16 against float32", "Everything else equal.", trials)
+
+
+def long() -> Experiment:
+    """The largest budget that fits in the time there is."""
+    options = (
+        *("--schedule.collect.episodes", "4000", "--schedule.vision.updates", "8000"),
+        *("--schedule.vision.fit.groups.0.optimizer.decay-steps", "8000"),
+        *(
+            "--schedule.memory.updates",
+            "4000",
+            "--schedule.memory.fit.groups.0.optimizer.decay-steps",
+            "4000",
+        ),
+        *("--schedule.evolve.generations", "200", "--schedule.evolve.episodes", "16"),
+        *("--schedule.evolve.test-every", "25", "--schedule.evolve.result", "best"),
+    )
+    return Experiment(
+        "A longer TakeCover run",
+        "Demo settings, about three times the data.",
+        [Trial("long", "long-0", 0, options)],
+    )
+
+
+def car() -> Experiment:
+    """z and h against z only, with the control of a random M."""
+    base = Trial("z and h, trained M", "car-0", 0, (), "vmc-carracing")
+    origin = ("--origin", str(base.path))
+    trials = [base]
+    variants = {
+        "z only": ("--origin-stage", "evolve", "--world.feature", "z"),
+        "z and h, untrained M": (
+            "--origin-stage",
+            "memory",
+            "--origin-parts",
+            "vision",
+            "--schedule.memory.updates",
+            "0",
+        ),
+    }
+    for label, options in variants.items():
+        name = f"car-{label.replace(' ', '-').replace(',', '')}"
+        trials.append(Trial(label, name, 0, (*origin, *options), "vmc-carracing"))
+    return Experiment("Car racing: does h help, and does M?", "Common budget, one seed.", trials)
+
+
+EXPERIMENTS = {f.__name__: f for f in (demo, temperature, controls, precision, long, car)}
+
+
+def main() -> None:
+    """Run the experiments named on the command line, in order."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+", choices=sorted(EXPERIMENTS))
+    parser.add_argument("--report-only", action="store_true", help="write the tables of what is finished")
+    options = parser.parse_args()
+    for name in options.names:
+        experiment = EXPERIMENTS[name]()
+        if not options.report_only:
+            for trial in experiment.trials:
+                print("oneiro", shlex.join(trial.command), flush=True)
+                subprocess.run([sys.executable, "-m", "oneiro.cli", *trial.command], check=True)
+        write(name, experiment)
+
+
+def write(name: str, experiment: Experiment) -> None:
+    """results/NAME.json and results/NAME.md."""
+    rows = [record for trial in experiment.trials if (record := describe(trial))]
+    about = {
+        "title": experiment.title,
+        "command": f"python benchmarks/vmc_evidence.py {name}",
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip(),
+        "hardware": f"{runtime.cpu_name()}, {torch.get_num_threads()} threads, {platform.system()}",
+        "torch": torch.__version__,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**about, "trials": rows}, indent=1) + "\n")
+    lines = [f"# {experiment.title}", "", experiment.text, ""]
+    lines += [f"- {key}: {value}" for key, value in about.items() if key != "title"]
+    lines += ["", *table(rows), "", "Commands", "", "```"]
+    lines += [f"oneiro {record['command']}" for record in rows]
+    (RESULTS / f"{name}.md").write_text("\n".join([*lines, "```"]) + "\n")
+    print(f"results/{name}.md")
+
+
+def describe(trial: Trial) -> dict | None:
+    """What one finished run gave."""
+    scores = load_scores(trial.path) if trial.path.exists() else {}
+    if "real" not in scores:
+        return None
+    seconds = read_metrics(trial.path / "metrics.jsonl")[-1]["time"]
+    record = {
+        "label": trial.label,
+        "seed": trial.seed,
+        "command": shlex.join(trial.command),
+        "seconds": seconds,
+    }
+    return {**record, "scores": {policy: compact(s) for policy, s in scores.items()}}
+
+
+def compact(scores: Scores) -> dict:
+    """Summary and single episodes."""
+    return {
+        **scores.summary.to_json(),
+        "episodes": [round(x, 1) for x in scores.score],
+        "protocol": scores.protocol,
+    }
+
+
+def table(rows: list[dict]) -> list[str]:
+    """Markdown: one line a run, and one for all seeds of a label."""
+    policies = [
+        p for p in ("random", "random_same_hold", "dream", "real") if any(p in r["scores"] for r in rows)
+    ]
+    head = "| | seed | " + " | ".join(p.replace("_", ", ") for p in policies) + " | seconds |"
+    lines = [head, "|---" * (3 + len(policies)) + "|"]
+    for row in rows:
+        cells = [cell(row["scores"].get(p)) for p in policies]
+        lines.append(f"| {row['label']} | {row['seed']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+    for label in dict.fromkeys(r["label"] for r in rows):
+        same = [r for r in rows if r["label"] == label]
+        if len(same) > 1:
+            cells = []
+            for p in policies:
+                means = [r["scores"][p]["mean"] for r in same if p in r["scores"]]
+                cells.append(
+                    f"**{summarize(means).mean:.0f}** ({min(means):.0f} to {max(means):.0f})" if means else ""
+                )
+            lines.append(f"| **{label}** | all {len(same)} | {' | '.join(cells)} | |")
+    return lines
+
+
+def cell(score: dict | None) -> str:
+    """Mean, standard deviation and 95 % interval."""
+    if score is None:
+        return ""
+    return f"{score['mean']:.0f} ± {score['std']:.0f} ({score['low']:.0f} to {score['high']:.0f})"
+
+
+if __name__ == "__main__":
+    main()
