@@ -1,6 +1,7 @@
 """Options of a verb that takes a recipe: its own, and every field of the recipe by dotted name."""
 
 import dataclasses
+import inspect
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ def parse(options: type[Options], arguments: Sequence[str], verb: str, example: 
         options,
         args=switches(options, arguments),
         prog=f"oneiro {verb}",
-        description=f"{(options.__doc__ or '').strip()}\n\nExample: {example}",
+        description=about(options, example),
     )
 
 
@@ -31,23 +32,23 @@ def parse_with_recipe(
 ) -> tuple[Entry, Recipe, Options]:
     """`oneiro VERB RECIPE --size SIZE --own-option --dotted.field value`."""
     arguments = list(arguments)
-    about = f"{(options.__doc__ or '').strip()}\n\nExample: {example}"
+    text = about(options, example)
     if not arguments or arguments[0].startswith("-"):
         if {"-h", "--help"} & set(arguments):
-            print(f"usage: oneiro {verb} RECIPE [--size SIZE] [OPTIONS]\n\n{about}\n")
+            print(f"usage: oneiro {verb} RECIPE [--size SIZE] [OPTIONS]\n\n{text}\n")
             print(f"oneiro {verb} RECIPE --help lists every option of that recipe; oneiro list the recipes.")
             sys.exit(0)
         raise OneiroError(f"which recipe? usage: oneiro {verb} RECIPE [OPTIONS]; oneiro list names them")
     entry = find(arguments[0])
     size, rest = _take_size(arguments[1:])
     recipe = entry.build(size)
-    about += f"\n\nSizes (--size): {', '.join(entry.sizes)}."
-    own, recipe = parse_with_record(options, rest, recipe, f"oneiro {verb} {arguments[0]}", about)
+    text += f"\n\nSizes (--size): {', '.join(entry.sizes)}."
+    own, recipe = parse_with_record(options, rest, recipe, f"oneiro {verb} {arguments[0]}", text)
     return entry, recipe, own
 
 
 def parse_with_record(
-    options: type[Options], arguments: Sequence[str], record: Any, program: str, about: str, name: str = ""
+    options: type[Options], arguments: Sequence[str], record: Any, program: str, text: str, name: str = ""
 ) -> tuple[Options, Any]:
     """Options of a verb, and every field of `record` by dotted name, which begins with `name`."""
     given = Annotated[Any, tyro.conf.arg(name=name), tyro.conf.FlagConversionOff]
@@ -59,10 +60,15 @@ def parse_with_record(
         dataclasses.make_dataclass("Command", fields),
         args=switches(options, arguments),
         prog=program,
-        description=about,
+        description=text,
         config=(tyro.conf.AvoidSubcommands,),
     )
     return parsed.own, parsed.record
+
+
+def about(options: type, example: str) -> str:
+    """What the help of a verb begins with."""
+    return f"{inspect.getdoc(options)}\n\nExample: {example}"
 
 
 def switches(options: type, arguments: Sequence[str]) -> list[str]:
