@@ -1,14 +1,19 @@
 """`oneiro check`, `oneiro bench` and `oneiro doctor`."""
 
+import inspect
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
+from rich.markup import escape
 
 from oneiro.cli.options import parse
 from oneiro.recipes import entries, find
+from oneiro.targets import load_target
+from oneiro.testing.checks import Check
 
 Target = Annotated[str, tyro.conf.Positional]
 
@@ -33,21 +38,33 @@ def check_command(arguments: Sequence[str]) -> int:
         )
     else:
         for name, checks in results.items():
-            passed = sum(c.passed for c in checks)
-            print(f"{name}: {passed} of {len(checks)} checks pass")
-            for c in checks:
-                print(f"  {c}")
+            print_checks(name, checks)
     return 0 if all(c.passed for checks in results.values() for c in checks) else 1
 
 
-def check(name: str, size: str | None) -> list[Any]:
+def print_checks(name: str, checks: Sequence[Check]) -> None:
+    """One line a rule, what is wrong below its name, and the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=name, title_justify="left")
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("rule")
+    colour = {"passed": "green", "failed": "red", "skipped": "yellow"}
+    for c in checks:
+        text = escape(c.name + (f"\n{c.message}" if c.message else ""))
+        table.add_row(f"[{colour[c.outcome]}]{c.outcome}[/]", text)
+    Console().print(table)
+    counts = Counter(c.outcome for c in checks)
+    print(f"{name}: " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items(), reverse=True)))
+
+
+def check(name: str, size: str | None) -> list[Check]:
     """Every check of one target."""
-    from oneiro.testing import check_behaviour, check_world
+    from oneiro.testing import check_behaviour, check_target, check_world
     from oneiro.training.run import build_agent
 
-    if ":" in name:
-        from oneiro.testing.targets import check_target
-
+    if ":" in name and not inspect.isfunction(load_target(name)):
         return check_target(name)
     recipe = find(name).build(size)
     agent = build_agent(recipe, recipe.env.spaces())
