@@ -12,10 +12,13 @@ turned off by its field, or for a whole process by `ONEIRO_LEVERS=off` or `ONEIR
 """
 
 import ctypes
+import gc
 import hashlib
 import os
 import platform
 import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -173,6 +176,16 @@ def derive_seed(seed: int, *path: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little") >> 1
 
 
+def release_memory() -> None:
+    """Give freed memory back to the system, which the lever `memory` keeps: between stages of a run."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    libc = ctypes.CDLL(None) if platform.system() == "Linux" else None
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def _keep_memory() -> str:
     """Serve large blocks from the heap and keep its free top, up to 2 GiB or an eighth of the RAM."""
     if platform.system() != "Linux":
@@ -221,3 +234,32 @@ def _cpuinfo(key: str) -> str:
         return ""
     lines = path.read_text().splitlines()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def measure_peak(device: torch.device | None = None, seconds: float = 0.3) -> dict[str, float]:
+    """GFLOP/s of this machine: matrix product and 3x3 convolution, float32 and bfloat16, the best repetition."""
+    device = device or torch.device("cpu")
+    side, batch = (2048, 64) if device.type == "cpu" else (8192, 1024)
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        a = torch.randn(side, side, device=device, dtype=dtype)
+        x = torch.randn(batch, 64, 32, 32, device=device, dtype=dtype).to(memory_format=memory_format())
+        weight = torch.randn(64, 64, 3, 3, device=device, dtype=dtype).to(memory_format=memory_format())
+        found[f"gemm_{name}"] = 2 * side**3 / _best(lambda a=a: a @ a, device, seconds) / 1e9
+        conv = _best(lambda x=x, weight=weight: torch.conv2d(x, weight, padding=1), device, seconds)
+        found[f"conv_{name}"] = 2 * batch * 32**2 * 9 * 64**2 / conv / 1e9
+    return found
+
+
+def _best(function: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Seconds of the fastest of the repetitions that fit in `seconds`, at least three."""
+    times: list[float] = []
+    function()
+    while len(times) < 3 or sum(times) < seconds:
+        began = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times)

@@ -28,6 +28,12 @@ class BlockCache:
             out[done : done + len(taken)] = taken
             done += len(taken)
 
+    def clear(self) -> None:
+        """Forget every block."""
+        with self._lock:
+            self._blocks.clear()
+            self.nbytes = 0
+
     def _block(self, entry: Entry, name: str, block: int, rows: int) -> np.ndarray:
         """One unpacked block; its place in the cache is that of the block used last."""
         key = (entry.chunk.key, block)

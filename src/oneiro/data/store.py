@@ -258,6 +258,10 @@ class EpisodeStore:
         self._memos.drop()
         self.version += 1
 
+    def forget(self) -> None:
+        """Give back the memory of the block cache; what is read later is unpacked again."""
+        self._cache.clear()
+
     def close(self) -> None:
         """Flush, if this store may write."""
         if self.mode == "a":

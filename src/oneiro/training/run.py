@@ -127,6 +127,8 @@ class Run(Trained):
             self.index += 1
             self._fitter, self.done, self.carry = None, {}, {}
             self.save()
+            self.store.forget()
+            runtime.release_memory()
             if self.stop.requested:
                 raise Stopped
 
