@@ -1,0 +1,278 @@
+"""`bench`: how fast a recipe's parts train, dream and play here, as a share of this machine's own peak."""
+
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oneiro import runtime, tree
+from oneiro.agent import Agent
+from oneiro.behaviours.population import Population
+from oneiro.bench.rival import CANDIDATES, ENCODE_BATCH, ROWS, Rival, Shapes
+from oneiro.dreaming import imagine
+from oneiro.errors import MissingExtra, OneiroError
+from oneiro.spaces import to_float
+from oneiro.training.cma_es import Evolution
+from oneiro.training.evolve import Evolve
+from oneiro.training.fit import Fitter
+from oneiro.training.guard import Guard
+from oneiro.training.recipe import Recipe
+from oneiro.training.run import build_agent
+from oneiro.training.schedule import Update, stages
+from oneiro.types import Carry, TimeStep
+from oneiro.world import WorldModel, part_module
+
+_DREAM_STEPS = 4
+
+
+@dataclass
+class Work:
+    """Something to time. One call does `amount` of `unit`."""
+
+    name: str
+    shape: str
+    unit: str
+    amount: float
+    call: Callable[[], Any]
+    naive: str = ""
+    """Its name in naive.py; "" if there is no plain form."""
+    naive_amount: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    naive_seconds: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    """Plain time / our time, one number for each round."""
+
+
+def bench(recipe: Recipe, *, against: bool = False, env: bool = True, seconds: float = 6.0, rounds: int = 3):
+    """Measure everything; returns plain JSON values (see `table`).
+
+    Each work gets `seconds` in `rounds` turns, and so does its plain PyTorch form (`against`), so that other load
+    on the machine hits both.
+    """
+    report = runtime.start(recipe.runtime)
+    agent = build_agent(recipe, recipe.env.spaces()).to(report.device)
+    updates = {
+        address.split(".")[-1]: stage
+        for _, stage in stages(recipe.schedule)
+        if isinstance(stage, Update)
+        for address in stage.fit.groups[0].address
+    }
+    shapes = Shapes.of(recipe, {part: stage.batch for part, stage in updates.items()})
+    if against and shapes is None:
+        raise OneiroError("there is a plain PyTorch form of V-M-C recipes only; leave out --against")
+    peak = runtime.measure_peak(report.device)
+    with ExitStack() as open_:
+        folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
+        rival = open_.enter_context(Rival(shapes)) if against and shapes else None
+        works = _works(agent, updates, folder)
+        for _ in range(rounds):
+            for work in works:
+                _turn(work, rival, seconds / rounds)
+    flop = shapes.flop() if shapes else {}
+    dtype = "bfloat16" if report.compute_dtype == torch.bfloat16 else "float32"
+    records = [_record(work, flop.get(work.naive), peak, dtype) for work in works]
+    records += _evolution(recipe, agent, records)
+    records += _env(recipe, seconds) if env else []
+    return {
+        "device": runtime.describe_device(report.device),
+        "threads": report.threads,
+        "allocator": "freed memory is kept" if report.levers["memory"] == "on" else "the system's default",
+        "levers": report.levers,
+        "compute_dtype": dtype,
+        "peak_gflops": peak,
+        "records": records,
+        "peak_ram_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def _works(agent: Agent, updates: dict[str, Update], folder: Path) -> list[Work]:
+    works = []
+    for part, stage in updates.items():
+        size, length = stage.batch.size, getattr(stage.batch, "length", 1)
+        batch = _batch(agent.world, size, length, stage.batch.fields)
+        fitter = Fitter(stage.fit, agent, Guard(folder))
+        call = _update(agent, fitter, batch)
+        shape = f"batch {size} x {length}" if length > 1 else f"batch {size}"
+        works.append(Work(f"{part} update", shape, "updates/s", 1, call, part, 1))
+    if "vision" in agent.world.parts:
+        works.append(
+            Work(
+                "encoder",
+                f"batch {ENCODE_BATCH}",
+                "frames/s",
+                ENCODE_BATCH,
+                _encode(agent),
+                "encode",
+                ENCODE_BATCH,
+            )
+        )
+    shape = f"{ROWS} rollouts, {CANDIDATES} controllers"
+    works.append(Work("dream", shape, "steps/s", ROWS * _DREAM_STEPS, _dream(agent), "dream", ROWS))
+    return works
+
+
+def _batch(world: WorldModel, size: int, length: int, fields: tuple[str, ...]) -> TimeStep:
+    """Random rows [size, length] with the fields a sampler would read."""
+    lead = (size, length)
+    obs = {}
+    for name, shape in world.spaces.obs.items():
+        if not fields or name in fields:
+            obs[name] = torch.randint(0, 256, (*lead, *shape), dtype=torch.uint8)
+    memo = {
+        name: torch.randn(*lead, *x.shape[1:])
+        for name, x in world.memo(world.start(1)).items()
+        if name in fields
+    }
+    first = torch.zeros(lead, dtype=torch.bool)
+    batch = TimeStep(
+        obs=obs,
+        action=torch.rand(*lead, world.spaces.action.dim) * 2 - 1,
+        reward=torch.zeros(lead),
+        is_first=first,
+        terminated=first.clone(),
+        mask=~first,
+        memo=memo,
+    )
+    return tree.to(batch, world.device)
+
+
+def _update(agent: Agent, fitter: Fitter, batch: TimeStep) -> Callable[[], Any]:
+    def update() -> float:
+        agent.train()
+        losses = fitter.apply(batch)
+        return float(next(iter(losses.metrics.values())))  # waits for a GPU
+
+    return update
+
+
+def _encode(agent: Agent) -> Callable[[], Any]:
+    vision: Any = part_module(agent.world, "vision")
+    image = torch.randint(0, 256, (ENCODE_BATCH, *agent.world.spaces.obs["image"]), dtype=torch.uint8)
+    image = image.to(agent.world.device)
+
+    @torch.no_grad()
+    def encode() -> float:
+        agent.eval()
+        return float(vision.encode(to_float(image))[0][0, 0])
+
+    return encode
+
+
+def _dream(agent: Agent) -> Callable[[], Any]:
+    world, population = agent.world, Population(agent.behaviour)
+    weights = torch.randn(CANDIDATES, population.num_weights, device=world.device) * 0.1
+    state = world.start(ROWS)
+    if "draw" in state:
+        state["draw"] = state["draw"] % (ROWS // CANDIDATES)
+    seats = population.seat(weights.repeat_interleave(ROWS // CANDIDATES, 0))
+
+    @torch.no_grad()
+    def dream() -> float:
+        agent.eval()
+        rows = imagine(world, population, Carry(state=tree.clone(state), memory=seats), temperature=1.15)
+        views = [next(rows)[0] for _ in range(_DREAM_STEPS)]
+        return float(views[-1][0, 0])
+
+    return dream
+
+
+def _turn(work: Work, rival: Rival | None, seconds: float) -> None:
+    """One round of ours and of the plain form."""
+    if not work.seconds:
+        work.call()
+    times: list[float] = []
+    while len(times) < 2 or sum(times) < seconds:
+        began = time.perf_counter()
+        work.call()
+        times.append(time.perf_counter() - began)
+    work.seconds += times
+    if rival and work.naive:
+        plain = rival.ask(work.naive, seconds)
+        work.naive_seconds += plain
+        scale = work.amount / work.naive_amount
+        work.ratios.append(statistics.median(plain) * scale / statistics.median(times))
+
+
+def _record(work: Work, flop: float | None, peak: dict[str, float], dtype: str) -> dict[str, Any]:
+    """Rates: median, least and greatest over repetitions."""
+    record: dict[str, Any] = {"name": work.name, "shape": work.shape, "unit": work.unit}
+    record |= _rates(work.seconds, work.amount)
+    if flop:
+        rate = flop * work.amount / work.naive_amount / statistics.median(work.seconds) / 1e9
+        record |= {"gflops": rate, "share_of_peak": rate / peak[f"gemm_{dtype}"]}
+    if work.naive_seconds:
+        record["naive"] = _rates(work.naive_seconds, work.naive_amount)
+        record["speedup"] = {
+            "median": statistics.median(work.ratios),
+            "min": min(work.ratios),
+            "max": max(work.ratios),
+        }
+    return record
+
+
+def _rates(seconds: list[float], amount: float) -> dict[str, float]:
+    return {
+        "median": amount / statistics.median(seconds),
+        "min": amount / max(seconds),
+        "max": amount / min(seconds),
+        "repeats": len(seconds),
+    }
+
+
+def _evolution(recipe: Recipe, agent: Agent, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Seconds of one generation: CMA-ES itself, and in the dream the rollouts, all of them to the horizon."""
+    stage = next((s for _, s in stages(recipe.schedule) if isinstance(s, Evolve)), None)
+    if stage is None:
+        return []
+    flat = torch.cat([p.detach().reshape(-1) for p in agent.behaviour.parameters()])
+    try:
+        evolution = Evolution(stage.cma, flat)
+    except MissingExtra as error:
+        return [{"name": "generation", "shape": "", "unit": "s", "skipped": str(error)}]
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        weights = evolution.ask()
+        evolution.tell(weights.square().mean(1).tolist())
+        times.append(time.perf_counter() - began)
+    shape = f"population {stage.cma.population}, {flat.numel()} weights"
+    found: list[dict[str, Any]] = [
+        {"name": "CMA-ES", "shape": shape, "unit": "s", "median": statistics.median(times), "min": min(times)}
+    ]
+    if stage.where == "dream":
+        rollouts = stage.cma.population * stage.episodes
+        speed = next(r["median"] for r in records if r["name"] == "dream")
+        longest = statistics.median(times) + rollouts * stage.horizon / speed
+        shape = f"{rollouts} rollouts, all {stage.horizon} steps long (dreams that end cost less)"
+        found.append({"name": "generation", "shape": shape, "unit": "s", "median": longest})
+    return found
+
+
+def _env(recipe: Recipe, seconds: float) -> list[dict[str, Any]]:
+    """Steps per second of the real environment under random actions."""
+    record: dict[str, Any] = {"name": "environment", "shape": f"{recipe.env.num} at once", "unit": "steps/s"}
+    try:
+        env = recipe.env.make()
+    except (MissingExtra, OneiroError) as error:
+        return [{**record, "skipped": str(error)}]
+    times = []
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        while sum(times) < seconds or len(times) < 10:
+            began = time.perf_counter()
+            env.step(env.action_space.sample())
+            if not env.running.all():
+                env.reset(options={"reset_mask": ~env.running})
+            times.append(time.perf_counter() - began)
+    finally:
+        env.close()
+    # The mean: resets are rare and long, and belong to the cost.
+    return [{**record, "median": env.num_envs * len(times) / sum(times), "repeats": len(times)}]

@@ -1,0 +1,111 @@
+"""The plain PyTorch form in a process of its own, asked for timings in turns with ours."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from oneiro.errors import OneiroError
+from oneiro.training.recipe import Recipe
+from oneiro.worlds.vmc import VMCConfig
+
+ROWS, CANDIDATES, ENCODE_BATCH = 1024, 64, 256
+"""Dream rollouts at once and how many controllers they share; frames encoded at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """What V, M and C of a recipe work on."""
+
+    z_dim: int
+    channels: tuple[int, ...]
+    hidden_dim: int
+    num_mixtures: int
+    action_dim: int
+    states: int  # how many of h and c the controller reads
+    vision_batch: int = 100
+    memory_batch: int = 100
+    memory_length: int = 500
+    encode_batch: int = ENCODE_BATCH
+    rows: int = ROWS
+    candidates: int = CANDIDATES
+
+    @classmethod
+    def of(cls, recipe: Recipe, batches: dict[str, Any]) -> "Shapes | None":
+        """Of a V-M-C recipe; None for other worlds. `batches` are the sampler configs by part."""
+        config = recipe.world
+        if not isinstance(config, VMCConfig):
+            return None
+        action_dim = 3 if config.action_input == "thirds" else recipe.env.spaces().action.dim
+        sizes = {}
+        if "vision" in batches:
+            sizes["vision_batch"] = batches["vision"].size
+        if "memory" in batches:
+            sizes |= {"memory_batch": batches["memory"].size, "memory_length": batches["memory"].length}
+        return cls(
+            z_dim=config.z_dim,
+            channels=config.channels,
+            hidden_dim=config.hidden_dim,
+            num_mixtures=config.num_mixtures,
+            action_dim=action_dim,
+            states=len(config.feature) - 1,
+            **sizes,
+        )
+
+    def flop(self) -> dict[str, float]:
+        """Floating-point operations of one call of each work: matmuls and convolutions, 2 per multiply-add."""
+        a, b, c, d = self.channels
+        encoder = 16 * (961 * 3 * a + 196 * a * b + 36 * b * c + 4 * c * d) + 2 * 4 * d * self.z_dim
+        decoder = 25 * (4 * d * c + 25 * c * b) + 36 * (169 * b * a + 900 * a * 3) + self.z_dim * 4 * d
+        inputs, width = self.z_dim + self.action_dim + 1, self.hidden_dim
+        memory = 4 * width * (inputs + width) + width * (1 + 3 * self.num_mixtures * self.z_dim)
+        controller = (self.z_dim + self.states * width) * self.action_dim
+        return {
+            "vision": 3.0 * 2 * self.vision_batch * (encoder + decoder),
+            "encode": 2.0 * self.encode_batch * encoder,
+            "memory": 3.0 * 2 * self.memory_batch * (self.memory_length - 1) * memory,
+            "dream": 2.0 * self.rows * (memory + controller),
+        }
+
+
+class Rival:
+    """`oneiro/bench/naive.py` at work; use as a context."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        self.shapes = asdict(shapes)
+
+    def __enter__(self) -> "Rival":
+        script = Path(__file__).with_name("naive.py")
+        hidden = {"CUDA_VISIBLE_DEVICES": ""}
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **hidden},
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(timeout=30)
+
+    def ask(self, work: str, seconds: float) -> list[float]:
+        """Seconds of each repetition."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        request = {"work": work, "seconds": seconds, "shapes": self.shapes}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise OneiroError(
+                f"the plain PyTorch process ended while measuring {work!r} (exit code {self.process.wait()}); it "
+                "may have run out of memory: try --size demo"
+            )
+        return json.loads(answer)

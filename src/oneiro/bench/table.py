@@ -1,0 +1,61 @@
+"""The result of `bench` as text."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def table(result: dict[str, Any]) -> str:
+    """One line per work: rate (median, range), share of the machine's peak, plain PyTorch, ratio."""
+    compared = any("naive" in record for record in result["records"])
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("what", "shape"):
+        grid.add_column(column)
+    for column in ("rate", "range", "unit", "GFLOP/s", "of peak"):
+        grid.add_column(column, justify="left" if column == "unit" else "right")
+    if compared:
+        for column in ("plain PyTorch", "ratio", "range"):
+            grid.add_column(column, justify="right")
+    for record in result["records"]:
+        grid.add_row(*_cells(record, compared))
+    out = io.StringIO()
+    Console(file=out, width=160).print(grid)
+    lines = [
+        result["device"],
+        f"compute dtype {result['compute_dtype']}, allocator: {result['allocator']}",
+        "peak GFLOP/s: " + ", ".join(f"{k} {v:,.0f}" for k, v in result["peak_gflops"].items()),
+        "",
+        *(line.rstrip() for line in out.getvalue().splitlines()),
+        "",
+        f"peak RAM {result['peak_ram_gib']:.2f} GiB",
+    ]
+    lines += [f"skipped {r['name']}: {r['skipped']}" for r in result["records"] if "skipped" in r]
+    if compared:
+        lines.append(
+            "plain PyTorch: same shapes, own process, default allocator and settings, float32, nn.LSTM"
+        )
+    return "\n".join(lines)
+
+
+def _cells(record: dict[str, Any], compared: bool) -> list[str]:
+    if "skipped" in record:
+        return [record["name"], record["shape"], "-"]
+    spread = f"{_short(record['min'])} - {_short(record['max'])}" if "max" in record else ""
+    share = f"{record['share_of_peak']:.0%}" if "share_of_peak" in record else ""
+    gflops = f"{record['gflops']:,.0f}" if "gflops" in record else ""
+    cells = [record["name"], record["shape"], _short(record["median"]), spread, record["unit"], gflops, share]
+    if compared and "naive" in record:
+        ratio = record["speedup"]
+        cells += [
+            _short(record["naive"]["median"]),
+            f"{ratio['median']:.2f}x",
+            f"{ratio['min']:.2f} - {ratio['max']:.2f}",
+        ]
+    return cells
+
+
+def _short(number: float) -> str:
+    """Three significant digits, thousands with commas."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
