@@ -108,7 +108,7 @@ def test_iterative_training_collects_with_the_evolved_controller(toy: Recipe, tm
 
 def test_a_trained_run_can_be_loaded(toy: Recipe, whole: Path):
     trained = Trained.load(toy, RunFolder.read(whole))
-    weights = list(trained.agent.behaviour.parameters())[0]
+    weights = next(iter(trained.agent.behaviour.parameters()))
     assert weights.abs().sum() > 0
 
 
@@ -182,7 +182,9 @@ def test_capacity_smaller_than_a_window(toy: Recipe, tmp_path: Path):
 def test_a_run_can_begin_with_the_world_and_experience_of_another(toy: Recipe, whole: Path, tmp_path: Path):
     path = tmp_path / "run"
     done = subprocess.run(
-        command(path, "--origin", str(whole), "--schedule.evolve.temperature", "0.5"), capture_output=True, text=True
+        command(path, "--origin", str(whole), "--schedule.evolve.temperature", "0.5"),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert {line["stage"] for line in timeless(path)} == {"evolve", "evaluate"}

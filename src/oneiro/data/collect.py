@@ -202,11 +202,11 @@ class _Loop:
             return
         parts = [self.parts[self.slots[i]] for i in rows]
         key = torch.tensor([part.key for part in parts], device=self.device)
-        own = self.memory(torch.tensor([part.id for part in parts]))
+        fresh = self.memory(torch.tensor([part.id for part in parts]))
 
         def with_key(path: tuple[Any, ...], x: Tensor) -> Tensor:
             return key.to(x.device) if path[-1] == "key" else x
 
-        own = optree.tree_map_with_path(with_key, own, namespace=tree.NAMESPACE)  # pyright: ignore[reportArgumentType]
+        own: Any = optree.tree_map_with_path(with_key, fresh, namespace=tree.NAMESPACE)  # pyright: ignore[reportArgumentType]
         index = torch.tensor(rows, device=self.device)
         self.carry = Carry(state=self.carry.state, memory=tree.put(self.carry.memory, index, own))

@@ -74,7 +74,9 @@ class Plan:
         lines += ["", "schedule"]
         lines += [f"  {s.name:10} {_clock(s.seconds):>9}  {s.about}" for s in self.schedule]
         lines += ["", f"replay: {self.rows:,} rows, about {self.replay_gib:.1f} GiB on disk"]
-        lines += [f"RAM: about {self.ram_gib:.1f} GiB" + (f", GPU {self.gpu_gib:.1f} GiB" if self.gpu_gib else "")]
+        lines += [
+            f"RAM: about {self.ram_gib:.1f} GiB" + (f", GPU {self.gpu_gib:.1f} GiB" if self.gpu_gib else "")
+        ]
         lines += [f"time: up to {_clock(self.seconds)}"] if self.seconds is not None else []
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 

@@ -100,8 +100,6 @@ def _set(record: Any, path: list[str], value: Any, name: str) -> Any:
         raise OneiroError(f"unknown option {name!r}: there is nothing below {head!r}")
     known = [f.name for f in dataclasses.fields(record)]
     if head not in known:
-        raise OneiroError(
-            f"unknown option {name!r}: there is no {head!r}. {nearest(head, known)}"
-        )
+        raise OneiroError(f"unknown option {name!r}: there is no {head!r}. {nearest(head, known)}")
     inner = _set(getattr(record, head), rest, value, name) if rest else value
     return dataclasses.replace(record, **{head: inner})

@@ -145,6 +145,7 @@ class Update(Stage):
         if k % self.log_every == 0 or k == self.updates:
             count = sums.pop("count")
             means = {name: value / count for name, value in sums.items()}
+            means["guard/skipped"] = torch.tensor(run.guard.skipped)
             run.carry["sums"] = {}
             shown = run.record(k, means, timing={"time/update": seconds})
         run.progress.advance(1, updates=1, metrics=shown)
