@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from oneiro import tree
 from oneiro.nets.conv_vae import ConvVAE, vae_loss
 from oneiro.nets.lstm import LSTM
-from oneiro.nets.mdn import mdn_head_nll, mdn_sample, restart_loss
+from oneiro.nets.mdn import mdn_head_nll, mdn_head_sample, restart_loss
 from oneiro.runtime import compute_dtype
 from oneiro.spaces import Spaces, to_float
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
@@ -121,8 +121,6 @@ class VMC(WorldModel):
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """Paper, "Virtual environment": tau divides the mixture's logits and multiplies the variance."""
         h, c = self._remember(state, action)
-        out = self.memory.head(h)
-        mixture = out[:, 1:] if self.config.predicts_end else out
         draw, z_dim = state["draw"], self.config.z_dim
         if temperature == 0:
             uniform = normal = torch.zeros_like(state["z"])  # not used
@@ -130,10 +128,19 @@ class VMC(WorldModel):
             draws = int(draw.max()) + 1
             uniform = torch.rand(draws, z_dim, device=h.device)[draw]
             normal = torch.randn(draws, z_dim, device=h.device)[draw]
-        z = mdn_sample(mixture, temperature, uniform, normal)
+        z, front = mdn_head_sample(
+            h,
+            self.memory.head.weight,
+            self.memory.head.bias,
+            temperature,
+            uniform,
+            normal,
+            num_mixtures=self.config.num_mixtures,
+            compute_dtype=self.memory.lstm.compute_dtype,
+        )
         reward = torch.full_like(h[:, 0], self.config.step_reward) if self.config.step_reward else None
         following = {**state, "z": z, "h": h, "c": c, "is_first": torch.zeros_like(state["is_first"])}
-        return Prediction(following, reward, self._cont(out[:, 0]) if self.config.predicts_end else None)
+        return Prediction(following, reward, self._cont(front[:, 0]) if self.config.predicts_end else None)
 
     def feature(self, state: State) -> Tensor:
         """What C reads, in the order of the official controllers."""
