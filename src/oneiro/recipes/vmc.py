@@ -85,7 +85,7 @@ def _takecover_demo(size: str) -> Recipe:
     """Settings that learn within minutes on two cores; each departure from the paper is a field below."""
     env = TakeCoverConfig(resolution="160x120", rows=(36, 84), action_repeat=4, num=8)
     smoke = size == "smoke"
-    updates = (150, 120, 12) if smoke else (1200, 800, 60)
+    updates = (150, 120, 12) if smoke else (1000, 500, 45)
     vision, memory, generations = updates
     adam = Adam(lr=1e-3, lr_end=1e-4, decay="cosine", decay_steps=vision)
     adam_memory = Adam(lr=2e-3, lr_end=1e-4, decay="cosine", decay_steps=memory, clip_value=1.0)
