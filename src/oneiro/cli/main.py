@@ -1,5 +1,6 @@
 """Verbs, and what every verb shares: levers at start-up, errors with a remedy, exit codes."""
 
+import errno
 import importlib
 import logging
 import os
@@ -65,14 +66,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OneiroError, ValueError, OSError) as error:
         if os.environ.get("ONEIRO_TRACEBACK"):
             raise
-        hint = "" if isinstance(error, OneiroError) else "\n(ONEIRO_TRACEBACK=1 shows where this comes from)"
-        print(f"oneiro {verb}: {error}{hint}", file=sys.stderr)
+        print(f"oneiro {verb}: {_explain(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"oneiro {verb}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except SystemExit as left:  # tyro's way to end after --help or a wrong option
         return left.code if isinstance(left.code, int) else 2
+
+
+def _explain(error: Exception) -> str:
+    """Cause and remedy, also for what the operating system refused outside the places that expect it."""
+    if isinstance(error, OneiroError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full ({error.filename or error.strerror}). Free some space, then repeat the same "
+            "command; what was saved before is untouched"
+        )
+    return f"{error}\n(ONEIRO_TRACEBACK=1 shows where this comes from)"
 
 
 def _warn(message: Warning | str, *_: object) -> None:
