@@ -13,7 +13,6 @@ ORDER = (
     ("Environments", "environments.md"),
     ("Data", "data.md"),
     ("Training", "training.md"),
-    ("Training", "training.md"),
     ("Speed", "speed.md"),
     ("Metrics", "metrics.md"),
     ("Is my world right?", "conformance.md"),

@@ -52,7 +52,8 @@ def tree_paths() -> set[str]:
 
 def test_the_tree_names_every_file() -> None:
     package = ROOT / "src" / "oneiro"
-    files = {p.relative_to(package).as_posix() for p in package.rglob("*.py")}
+    found = [*package.rglob("*.py"), *package.rglob("*.html")]
+    files = {p.relative_to(package).as_posix() for p in found}
     empty = {f for f in files if f.endswith("/__init__.py") and len((package / f).read_text()) < 150}
     assert files - empty - tree_paths() == set()
     assert tree_paths() - files == set()
