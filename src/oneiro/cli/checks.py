@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.markup import escape
 
+from oneiro.cli.first_line import first_line
 from oneiro.cli.options import parse
 from oneiro.recipes import entries, find
 from oneiro.targets import load_target
@@ -31,6 +32,7 @@ def check_command(arguments: Sequence[str]) -> int:
     """See `oneiro check --help`."""
     own = parse(CheckTarget, arguments, "check", "oneiro check vmc-takecover --size demo")
     names = list(entries()) if own.target == "all" else [own.target]
+    first_line(f"checking {', '.join(names)}")
     results = {name: check(name, own.size) for name in names}
     if own.json:
         print(
@@ -89,7 +91,9 @@ def bench_command(arguments: Sequence[str]) -> None:
     own = parse(Bench, arguments, "bench", "oneiro bench vmc-takecover --against naive")
     from oneiro import bench
 
-    result = bench.bench(find(own.recipe).build(own.size), against=own.against == "naive", env=own.env)
+    recipe = find(own.recipe).build(own.size)
+    first_line(f"measuring {own.recipe}, about a minute", recipe.runtime.device)
+    result = bench.bench(recipe, against=own.against == "naive", env=own.env)
     print(json.dumps(result) if own.json else bench.table(result))
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from oneiro.cli.first_line import first_line
 from oneiro.cli.options import parse, parse_with_recipe, size_of
 from oneiro.recipes import entries
 
@@ -45,6 +46,8 @@ def show_command(arguments: Sequence[str]) -> None:
     entry, recipe, own = parse_with_recipe(Show, arguments, "show", "oneiro show vmc-takecover --size demo")
     from oneiro.training.estimate import estimate
 
+    if own.time:
+        first_line("trying a moment of every stage (--no-time leaves it out)", recipe.runtime.device)
     plan = estimate(recipe, timed=own.time)
     if own.json:
         print(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from oneiro.cli.first_line import first_line
 from oneiro.cli.options import parse
 from oneiro.errors import OneiroError
 from oneiro.evaluation.episodes import Scores
@@ -75,6 +76,7 @@ def dream_command(arguments: Sequence[str]) -> None:
     from oneiro.evaluation.open_loop import open_loop
 
     run = open_run(own.run, own.recipe)
+    first_line(f"dreaming with {own.run}", run.recipe.runtime.device)
     needed = own.context + own.horizon
     long = run.store.ids[run.store.lengths >= needed][: own.episodes]
     if not len(long):
@@ -109,7 +111,9 @@ class ReportRun:
 def report_command(arguments: Sequence[str]) -> None:
     """See `oneiro report --help`."""
     own = parse(ReportRun, arguments, "report", "oneiro report runs/vmc-takecover-demo-0")
-    path = write_run_report(open_run(own.run, own.recipe))
+    run = open_run(own.run, own.recipe)
+    first_line(f"writing the report of {own.run}", run.recipe.runtime.device)
+    path = write_run_report(run)
     print(json.dumps({"report": str(path)}) if own.json else f"report: {path}")
 
 
