@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,13 @@ def test_the_tree_names_every_file() -> None:
     empty = {f for f in files if f.endswith("/__init__.py") and len((package / f).read_text()) < 150}
     assert files - empty - tree_paths() == set()
     assert tree_paths() - files == set()
+
+
+def test_every_extra_is_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (table,) = re.findall(r"\| extra \| for \|\n\|---\|---\|\n((?:\|.*\n)+)", README)
+    named = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert named == set(project["optional-dependencies"])
 
 
 def test_every_verb_is_explained() -> None:
