@@ -71,15 +71,15 @@ def branch(
 ) -> Trial:
     """A trial that shares the experience and the world of a demo run."""
     origin = ("--origin", str(ROOT / base), "--origin-stage", stage)
-    return Trial(label, name, seed, (*origin, *options, "--schedule.evaluate.rivals", "()"))
+    return Trial(label, name, seed, (*origin, *options, "--schedule.evaluate.with-rivals", "False"))
 
 
 def temperature() -> Experiment:
     """One V and M; only C is evolved again."""
     trials = [Trial("base", "demo-0", 0)]
     for ending in ("sample", "threshold"):
-        for tau in TEMPERATURES:
-            for seed in (1, 2):
+        for seed in (1, 2):
+            for tau in TEMPERATURES:
                 options = ("--schedule.evolve.temperature", str(tau), "--world.ending", ending)
                 name = f"tau-{ending}-{tau}-{seed}"
                 trials.append(branch(f"tau {tau:.2f}, end {ending}d", name, seed, *options))

@@ -32,24 +32,30 @@ class Evaluate(Stage):
 
     episodes: int = 100  # each
     rivals: tuple[Rival, ...] = ()
+    with_rivals: bool = True  # also play the rivals
     env: Any = None  # the environment that scores; None = the one the agent was trained in
     dream: bool = True  # also dream as many episodes; needs a world that predicts reward and end
 
+    @property
+    def opponents(self) -> tuple[Rival, ...]:
+        """The rivals that are played."""
+        return self.rivals if self.with_rivals else ()
+
     def line(self) -> str:
         """See `Stage.line`."""
-        others = "".join(f", {rival.name}" for rival in self.rivals)
+        others = "".join(f", {rival.name}" for rival in self.opponents)
         return f"play {self.episodes} episodes: agent{' (real and dreamed)' if self.dream else ''}{others}"
 
     def total(self) -> int:
         """Policies."""
-        return 1 + self.dream + len(self.rivals)
+        return 1 + self.dream + len(self.opponents)
 
     def run(self, run: "Run") -> None:
         """One file for each policy in the run folder's `scores`; those already there are not played again."""
         folder = run.folder.path / FOLDER
         finished = run.done.setdefault("finished", [])
         run.progress.advance(len(finished))
-        jobs: list[tuple[str, Any]] = [(rival.name, rival) for rival in self.rivals]
+        jobs: list[tuple[str, Any]] = [(rival.name, rival) for rival in self.opponents]
         jobs += [("dream", None)] if self.dream else []
         jobs += [("real", None)]
         for name, rival in jobs:
