@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from oneiro.nets.conv_vae import (
     ConvVAE,
+    _Deconv,
     _deconv_of_pixel,
-    _LastDeconv,
     _SquaredError,
     kl_divergence,
     vae_loss,
@@ -25,13 +25,14 @@ def agree(fast, slow, *inputs: torch.Tensor) -> None:
     torch.testing.assert_close(torch.autograd.grad(a, inputs, weight), torch.autograd.grad(b, inputs, weight))
 
 
-def test_last_deconvolution():
+@pytest.mark.parametrize(("channels", "kernel"), [(3, 6), (8, 6), (3, 5)])
+def test_deconvolution(channels: int, kernel: int):
     agree(
-        _LastDeconv.apply,
+        _Deconv.apply,
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2),
         torch.randn(2, 5, 7, 7),
-        torch.randn(5, 3, 6, 6),
-        torch.randn(3),
+        torch.randn(5, channels, kernel, kernel),
+        torch.randn(channels),
     )
 
 

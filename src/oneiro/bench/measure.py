@@ -188,7 +188,7 @@ def _turn(work: Work, rival: Rival | None, seconds: float) -> None:
     if not work.seconds:
         work.call()
     times: list[float] = []
-    while len(times) < 2 or sum(times) < seconds:
+    while sum(times) < seconds:
         began = time.perf_counter()
         work.call()
         times.append(time.perf_counter() - began)

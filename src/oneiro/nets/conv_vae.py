@@ -7,8 +7,8 @@ Paper: Ha & Schmidhuber 2018, arXiv 1803.10122, appendix A.1. Code: hardmaru/Wor
 
 There is no activation between the decoder's `fc` and its first transposed convolution, and no normalisation.
 
-Two transposed convolutions take a faster, equal form on the CPU: the first sees a 1 x 1 image and is a matrix
-product, the last has only 3 colours on one side and is a 3 x 3 convolution to 4 x 3 channels (`_LastDeconv`).
+Transposed convolutions take faster, equal forms: the first sees a 1 x 1 image and is a matrix product; on the
+CPU the last, which has only 3 colours on one side, is a 3 x 3 convolution to 4 x 3 channels (`_Deconv`).
 """
 
 import torch
@@ -22,6 +22,7 @@ from oneiro import runtime
 
 _ENCODER_KERNELS = (4, 4, 4, 4)
 _DECODER_KERNELS = (5, 5, 6, 6)
+_FEW = 4  # output channels up to which `_Deconv` takes its own form
 
 
 class ConvVAE(nn.Module):
@@ -84,11 +85,8 @@ class ConvVAE(nn.Module):
         x = _deconv_of_pixel(self.fc_decoder(z).to(self.compute_dtype), *_cast(first, self.compute_dtype))
         x = x.contiguous(memory_format=self.memory_format).relu_()
         for layer in middle:
-            x = F.conv_transpose2d(x, *_cast(layer, x.dtype), stride=2).relu_()
-        weight, bias = _cast(last, x.dtype)
-        if x.device.type == "cpu":
-            return _LastDeconv.apply(x, weight, bias)  # type: ignore[return-value]
-        return F.conv_transpose2d(x, weight, bias, stride=2)
+            x = _deconv(x, *_cast(layer, x.dtype)).relu_()
+        return _deconv(x, *_cast(last, x.dtype))
 
 
 def vae_loss(
@@ -101,6 +99,7 @@ def vae_loss(
 
     Below the floor the KL has no gradient. `noise` is the N(0, 1) draw of z; None draws it here.
     """
+    image = image.contiguous(memory_format=vae.memory_format)  # once, and not in every operation below
     mu, logvar = vae.encode(image)
     z = torch.addcmul(mu, (0.5 * logvar).exp(), torch.randn_like(mu) if noise is None else noise)
     error: Tensor = _SquaredError.apply(vae.decode_logit(z), image)  # type: ignore[assignment]
@@ -131,31 +130,45 @@ class _SquaredError(torch.autograd.Function):
         return slope * grad[:, None, None, None].to(slope.dtype), None
 
 
-class _LastDeconv(torch.autograd.Function):
-    """`conv_transpose2d(x, weight, bias, stride=2)` for 6 x 6 kernels and few output channels.
+class _Deconv(torch.autograd.Function):
+    """`conv_transpose2d(x, weight, bias, stride=2)` for the CPU, equal to PyTorch's.
 
-    Output pixel (2p + r, 2q + s) sees x at p, p-1, p-2 and q, q-1, q-2 through the taps of parity (r, s): a
-    3 x 3 convolution of x, padded by 2, to one set of channels for each of the 4 parities. oneDNN's direct
-    form is three times slower. The backward pass is the ordinary one.
+    Forward, 6 x 6 kernels to few channels: output pixel (2p + r, 2q + s) sees x at p, p-1, p-2 and q, q-1, q-2
+    through the taps of parity (r, s), which is a 3 x 3 convolution of x, padded by 2, to one set of channels for
+    each of the 4 parities; oneDNN's direct form is three times slower. Backward: oneDNN's gradient of the bias
+    costs half as much as all others together, a plain sum next to nothing.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
+        if weight.shape[1] > _FEW or weight.shape[2] != 6:
+            return F.conv_transpose2d(x, weight, bias, stride=2)
         taps = rearrange(weight, "i o (kh r) (kw s) -> (r s o) i kh kw", r=2, s=2).flip(2, 3)
         y = F.conv2d(x, taps.contiguous(memory_format=torch.channels_last), bias.repeat(4), padding=2)
-        y = rearrange(y, "b (r s o) h w -> b (h r) (w s) o", r=2, s=2)
-        return y.permute(0, 3, 1, 2)
+        size = len(y), len(bias), 2 * y.shape[2], 2 * y.shape[3]
+        out = torch.empty(size, dtype=y.dtype, memory_format=torch.channels_last)
+        pairs = rearrange(out, "b o (h r) (w s) -> b r s o h w", r=2, s=2)
+        pairs.copy_(rearrange(y, "b (r s o) h w -> b r s o h w", r=2, s=2))
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        exact = torch.promote_types(grad.dtype, torch.float32)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad, x, weight, None, (2, 2), (0, 0), (1, 1), True, (0, 0), 1, (True, True, False)
         )
-        rows = rearrange(grad, "b o h w -> b h (w o)").sum((0, 1), dtype=torch.float32)
-        return grad_x, grad_weight, rows.reshape(-1, grad.shape[1]).sum(0).to(grad.dtype)
+        images = rearrange(grad, "b o h w -> b (h w o)").sum(0, dtype=exact)
+        return grad_x, grad_weight, images.view(-1, grad.shape[1]).sum(0).to(grad.dtype)
+
+
+def _deconv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Transposed convolution with stride 2."""
+    if x.device.type == "cpu":
+        return _Deconv.apply(x, weight, bias)  # type: ignore[return-value]
+    return F.conv_transpose2d(x, weight, bias, stride=2)
 
 
 def _deconv_of_pixel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
