@@ -104,6 +104,10 @@ def test_iterative_training_collects_with_the_evolved_controller(toy: Recipe, tm
     names = [name for name, _ in run.stages]
     assert names[6:8] == ["collect/2", "vision/2"]
     assert len(run.store) == 8
+    first, later = (run.store.read(i).action[1:, 0] for i in (0, 4))
+    held = abs(first[1:] - first[:-1]) < 1e-6
+    assert held.any()  # the random policy holds its action
+    assert not (abs(later[1:] - later[:-1]) < 1e-6).any()  # the controller follows what it sees
 
 
 def test_a_trained_run_can_be_loaded(toy: Recipe, whole: Path):

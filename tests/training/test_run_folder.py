@@ -166,3 +166,13 @@ def test_second_process_is_refused_until_the_first_is_killed(tmp_path, alone):
             process.kill()
             if child is not None:
                 os.kill(child, signal.SIGKILL)
+
+
+def test_a_field_that_a_newer_version_added_may_have_its_default(tmp_path: Path):
+    old, new = {"world": {"z_dim": 8}}, {"world": {"z_dim": 8, "bias": 0.5}}
+    with RunFolder.open(tmp_path / "run", old, "then"):
+        pass
+    with pytest.raises(OneiroError, match=r"world\.bias"):
+        RunFolder.open(tmp_path / "run", new, "now", defaults={"world": {"z_dim": 8, "bias": 0.0}})
+    with RunFolder.open(tmp_path / "run", new, "now", defaults=new) as folder:
+        assert folder.recipe == new

@@ -35,12 +35,14 @@ def train_command(arguments: Sequence[str]) -> int:
 
     path = own.run or default_run(entry, size_of(arguments), recipe.seed)
     record = {"recipe": arguments[0], "size": size_of(arguments) or entry.sizes[0], "values": to_json(recipe)}
+    defaults = {"values": to_json(entry.build(size_of(arguments)))}
     if own.origin:
         origin = {"run": str(own.origin), "stage": own.origin_stage, "parts": list(own.origin_parts)}
         record["origin"] = origin
+    recipe.env.require()
     with (
         Stop() as stop,
-        RunFolder.open(path, record, command_line("train", arguments), free=FREE) as folder,
+        RunFolder.open(path, record, command_line("train", arguments), FREE, defaults) as folder,
         Progress(
             f"{entry.name} ({record['size']})", recipe.runtime.device, path, quiet=own.quiet
         ) as progress,

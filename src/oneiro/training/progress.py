@@ -212,7 +212,7 @@ def _device_line(name: str) -> str:
     line = runtime.describe_device(device)
     if device.type == "cpu":
         if torch.cuda.is_available():
-            line += f"\nNOTE: {torch.cuda.get_device_name(0)} is idle; use it with --device=cuda"
+            line += f"\nNOTE: {torch.cuda.get_device_name(0)} is idle; use it with --runtime.device=cuda"
         elif Path("/proc/driver/nvidia/version").exists():
             line += (
                 f"\nNOTE: there is an NVIDIA GPU, but PyTorch {torch.__version__} cannot use it; install a "

@@ -115,6 +115,11 @@ class Run(Trained):
         """A seed of its own for every stage of the run."""
         return int(np.random.SeedSequence([self.recipe.seed, self.index]).generate_state(1)[0])
 
+    @property
+    def round(self) -> int:
+        """1, or n for the n-th repetition of the schedule."""
+        return int(self.stages[self.index][0].partition("/")[2] or 1)
+
     def train(self) -> None:
         """Run what is left of the schedule. Raises `Stopped` after saving if asked to stop."""
         while self.index < len(self.stages):

@@ -94,12 +94,18 @@ class RunFolder:
 
     @classmethod
     def open(
-        cls, path: Path | str, recipe: dict[str, Any], command: str, free: Sequence[str] = ()
+        cls,
+        path: Path | str,
+        recipe: dict[str, Any],
+        command: str,
+        free: Sequence[str] = (),
+        defaults: dict[str, Any] | None = None,
     ) -> "RunFolder":
         """Make the folder, or go on in it if its recipe is the same; locked until `close`.
 
         `free` are dotted names (or their beginnings) that may differ from the recipe that began the run, for
-        example "log"; recipe.json then takes the new values.
+        example "log"; recipe.json then takes the new values. A field that did not exist when the run began
+        may be there now if it has its value of `defaults`.
         """
         path, recipe = Path(path), plain(recipe)
         _require_folder(path)
@@ -109,7 +115,7 @@ class RunFolder:
         try:
             write_json(path / ".owner.json", {"pid": os.getpid(), **_launch(command)})
             content = _read_recipe(path) or {"format": FORMAT, "id": secrets.token_hex(4), "launches": []}
-            _require_same(path, content.get("recipe", recipe), recipe, free)
+            _require_same(path, content.get("recipe", recipe), recipe, free, defaults or {})
             content["recipe"] = recipe
             content["launches"] = [*content["launches"], _launch(command)][-_LAUNCHES_KEPT:]
             write_json(path / "recipe.json", content)
@@ -206,11 +212,13 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
     )
 
 
-def _require_same(path: Path, old: Any, new: Any, free: Sequence[str]) -> None:
+def _require_same(path: Path, old: Any, new: Any, free: Sequence[str], defaults: dict[str, Any]) -> None:
+    known = _dotted(plain(defaults))
     changed = {
-        name: values
-        for name, values in diff(old, new).items()
+        name: (before, now)
+        for name, (before, now) in diff(old, new).items()
         if not any(name == allowed or name.startswith(allowed + ".") for allowed in free)
+        and not (before == ABSENT and name in known and known[name] == now)
     }
     if changed:
         lines = [f"{name}: {a!r} there, {b!r} now" for name, (a, b) in sorted(changed.items())]

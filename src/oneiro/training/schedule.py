@@ -47,7 +47,7 @@ class Collect(Stage):
     """Play episodes in the real environment and keep them."""
 
     episodes: int  # how many
-    policy: Any = None  # config of a random behaviour; None = the agent itself, exploring
+    policy: Any = None  # config of a random behaviour; None, and in later rounds: the agent itself, exploring
     env: Any = None  # its environment; None = the recipe's
     flush_seconds: float = 20.0  # what a kill may cost
 
@@ -66,7 +66,8 @@ class Collect(Stage):
         ids = range(done["first"], done["first"] + self.episodes)
         missing = [i for i in ids if i not in store]
         run.progress.advance(self.episodes - len(missing))
-        agent = Agent(run.agent.world, self.policy.build(run.spaces)) if self.policy else run.agent
+        policy = self.policy if run.round == 1 else None
+        agent = Agent(run.agent.world, policy.build(run.spaces)) if policy else run.agent
         flushed = time.monotonic()
         with run.env(self.env) as env:
             episodes = play(
