@@ -54,7 +54,7 @@ class VMCConfig:
     feature: Feature = "zch"  # what C reads: z, [z, h] (car racing) or [z, c, h] (Doom)
     action_input: Literal["raw", "thirds"] = "raw"  # the scalar itself, or one-hot of its third of [-1, 1]
     predicts_end: bool = True  # restart flag in, terminated out (Doom); off for car racing
-    end_bias: float = 0.0  # initial logit of terminated; log(p / (1 - p)) lets an untrained M live as long as the data
+    end_bias: float = 0.0  # initial logit of terminated; lets an untrained M live as long as the data
     end_weight: float = 10.0  # weight of terminated rows in the cross-entropy
     ending: Literal["threshold", "sample"] = "threshold"  # a dream ends when p > 0.5, or with probability p
     step_reward: float = 1.0  # reward of every imagined step, the last included; 0 = no reward
