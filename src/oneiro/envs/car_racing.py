@@ -38,7 +38,7 @@ class CarRacingConfig(EnvConfig):
     """
 
     engine: Literal["auto", "gymnasium", "envpool"] = "auto"  # auto: EnvPool where it is installed
-    full_episode: bool = False  # go on to `max_steps` after the game is over, with rewards of 0 (paper: random drives)
+    full_episode: bool = False  # go on after the game is over, with rewards of 0 (paper: random drives)
     max_steps: int = 1000  # frames after which an episode is truncated
     rows: tuple[int, int] = (0, 84)  # (first, last + 1) row of the screen that is kept
     size: int = 64  # side of the resized picture, pixels
