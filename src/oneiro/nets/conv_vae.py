@@ -57,7 +57,6 @@ class ConvVAE(nn.Module):
             for i, o, k in zip((width, *outs[:-1]), outs, _DECODER_KERNELS, strict=True)
         )
         self.reset_parameters()
-        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def reset_parameters(self) -> None:
         """Glorot uniform for every weight and zero for every bias, as TensorFlow 1's default."""
@@ -133,21 +132,22 @@ class _SquaredError(torch.autograd.Function):
 class _Deconv(torch.autograd.Function):
     """`conv_transpose2d(x, weight, bias, stride=2)` for the CPU, equal to PyTorch's.
 
-    Forward, 6 x 6 kernels to few channels: output pixel (2p + r, 2q + s) sees x at p, p-1, p-2 and q, q-1, q-2
-    through the taps of parity (r, s), which is a 3 x 3 convolution of x, padded by 2, to one set of channels for
-    each of the 4 parities; oneDNN's direct form is three times slower. Backward: oneDNN's gradient of the bias
-    costs half as much as all others together, a plain sum next to nothing.
+    Bias: with one, oneDNN's forward pass takes four to seven times as long at some shapes (5 x 5 kernels), and
+    its backward pass half as long again at all; a separate addition and sum cost next to nothing.
+    6 x 6 kernels to few channels: output pixel (2p + r, 2q + s) sees x at p, p-1, p-2 and q, q-1, q-2 through
+    the taps of parity (r, s), which is a 3 x 3 convolution of x, padded by 2, to one set of channels for each of
+    the 4 parities. The direct form is three times slower.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         if weight.shape[1] > _FEW or weight.shape[2] != 6:
-            return F.conv_transpose2d(x, weight, bias, stride=2)
+            return F.conv_transpose2d(x, weight, None, stride=2).add_(bias[:, None, None])
         taps = rearrange(weight, "i o (kh r) (kw s) -> (r s o) i kh kw", r=2, s=2).flip(2, 3)
         y = F.conv2d(x, taps.contiguous(memory_format=torch.channels_last), bias.repeat(4), padding=2)
         size = len(y), len(bias), 2 * y.shape[2], 2 * y.shape[3]
-        out = torch.empty(size, dtype=y.dtype, memory_format=torch.channels_last)
+        out = torch.empty(size, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)
         pairs = rearrange(out, "b o (h r) (w s) -> b r s o h w", r=2, s=2)
         pairs.copy_(rearrange(y, "b (r s o) h w -> b r s o h w", r=2, s=2))
         return out
@@ -173,9 +173,8 @@ def _deconv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _deconv_of_pixel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Transposed convolution of an image of 1 x 1: x [B in], weight [in out k k] -> [B out k k]."""
-    kernel = weight.shape[-1]
-    y = x @ rearrange(weight, "i o kh kw -> i (kh kw o)") + bias.repeat(kernel * kernel)
-    return rearrange(y, "b (kh kw o) -> b o kh kw", kh=kernel, kw=kernel)
+    y = x @ weight.flatten(1) + bias.repeat_interleave(weight[0, 0].numel())
+    return y.view(len(x), *weight.shape[1:])
 
 
 def _cast(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ Official settings of World Models: population 64, 16 episodes each, sigma 0.1, m
 A generation is one batch: every rollout of every candidate at once, each row with its candidate's weights.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,7 +43,9 @@ class Evolution:
         self, config: CMA, start: Tensor, history: list[list[float]] | None = None, *, seed: int = 0
     ) -> None:
         try:
-            import cma
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it cannot plot without matplotlib
+                import cma
         except ImportError as error:
             raise MissingExtra("cma", "evolve") from error
         self.config = config
