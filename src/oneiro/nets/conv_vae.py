@@ -143,6 +143,8 @@ class _Deconv(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         if weight.shape[1] > _FEW or weight.shape[2] != 6:
+            if weight.shape[2] == 6:
+                return F.conv_transpose2d(x, weight, bias, stride=2)
             return F.conv_transpose2d(x, weight, None, stride=2).add_(bias[:, None, None])
         taps = rearrange(weight, "i o (kh r) (kw s) -> (r s o) i kh kw", r=2, s=2).flip(2, 3)
         y = F.conv2d(x, taps.contiguous(memory_format=torch.channels_last), bias.repeat(4), padding=2)
