@@ -71,6 +71,17 @@ def test_a_reset_forgets_everything_before():
     assert (h_all[1, 3:] - fresh[1]).abs().min() > 0
 
 
+def test_step_without_graph_equals_step():
+    for dtype in (torch.float32, torch.float64):
+        lstm, x, h, c, _ = example(4, 1, 3, 6, dtype)
+        before = lstm.kernel.clone(), lstm.bias.clone(), h.clone(), c.clone()
+        expected = lstm.step(x[:, 0], h, c)
+        with torch.no_grad():
+            torch.testing.assert_close(lstm.step(x[:, 0], h, c), expected)
+        for kept, now in zip(before, (lstm.kernel, lstm.bias, h, c), strict=True):
+            assert torch.equal(kept, now)
+
+
 def test_backward_can_run_twice():
     lstm, x, h, c, reset = example(2, 5, 3, 4)
     h_all, _ = lstm.sequence(x, h, c, reset)

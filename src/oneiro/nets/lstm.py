@@ -45,11 +45,13 @@ class LSTM(nn.Module):
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """One step: the next (h, c)."""
         dtype = self.compute_dtype if x.dtype == torch.float32 else x.dtype
+        kernel, bias = self.kernel.to(dtype, copy=True), self.bias.to(dtype, copy=True)
         both = torch.cat([x, h], -1).to(dtype)
-        gates = torch.addmm(self.bias.to(dtype), both, self.kernel.to(dtype)).to(c.dtype)
-        i, j, f, o = gates.chunk(4, -1)
-        c = c * torch.sigmoid(f + FORGET_BIAS) + torch.sigmoid(i) * _tanh(j)
-        return _tanh(c) * torch.sigmoid(o), c
+        if not torch.is_grad_enabled():
+            return _step_in_place(kernel, bias, both, c)
+        i, j, f, o = torch.addmm(bias, both, kernel).to(c.dtype).chunk(4, -1)
+        c = c * torch.sigmoid(f + FORGET_BIAS) + torch.sigmoid(i) * torch.tanh(j)
+        return torch.tanh(c) * torch.sigmoid(o), c
 
     def sequence(
         self,
@@ -176,13 +178,23 @@ class _Sequence(torch.autograd.Function):
         return grad_x.transpose(0, 1), grad_h, grad_c, None, grad_kernel, grad_bias, None
 
 
-def _tanh(x: Tensor) -> Tensor:
-    """tanh by the sigmoid, which PyTorch computes six times as fast on the CPU; exact to 1e-7 in float32."""
-    return torch.sigmoid(2 * x) * 2 - 1
+def _step_in_place(kernel: Tensor, bias: Tensor, both: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """`LSTM.step` without a graph; kernel and bias are consumed.
+
+    With the columns of j doubled, tanh(j) = 2 sigmoid(2 j) - 1 makes all four gates one sigmoid.
+    """
+    width = c.shape[-1]
+    kernel[:, width : 2 * width].mul_(2)
+    bias[width : 2 * width].mul_(2)
+    bias[2 * width : 3 * width].add_(FORGET_BIAS)
+    i, j, f, o = torch.addmm(bias, both, kernel).to(c.dtype).sigmoid_().chunk(4, -1)
+    c = torch.mul(c, f).addcmul_(i, j, value=2).sub_(i)
+    h = torch.mul(c, 2).sigmoid_()
+    return h.mul_(2).sub_(1).mul_(o), c
 
 
 def _tanh_into(out: Tensor, x: Tensor) -> Tensor:
-    """`_tanh` without new memory."""
+    """tanh by the sigmoid, which PyTorch computes six times as fast on the CPU; exact to 1e-7 in float32."""
     return torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
 
 

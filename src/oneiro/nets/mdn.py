@@ -97,17 +97,18 @@ def mdn_head_sample(
     dtype = compute_dtype if h.dtype == torch.float32 else h.dtype
     planes_weight = rearrange(weight[front:], "(z q) d -> (q z) d", z=z_dim).to(dtype)
     planes_bias = rearrange(bias[front:], "(z q) -> (q z)", z=z_dim).to(dtype)
-    planes = F.linear(h.to(dtype), planes_weight, planes_bias).to(h.dtype)
+    planes = F.linear(h.to(dtype), planes_weight, planes_bias)
     planes = rearrange(planes, "b (p k z) -> p k b z", p=3, z=z_dim)
     return mdn_sample_planes(planes, temperature, uniform, normal), shared
 
 
 def mdn_sample_planes(planes: Tensor, temperature: float, uniform: Tensor, normal: Tensor) -> Tensor:
-    """`mdn_sample` of parameters laid out as [3, K, .., Z]."""
+    """`mdn_sample` of parameters laid out as [3, K, .., Z], in any float dtype."""
     logit, mean, logstd = planes
     if temperature == 0:
-        return mean.gather(0, logit.argmax(0, keepdim=True)).squeeze(0)
-    weight = ((logit - logit.amax(0)) / temperature).exp_()
+        return mean.gather(0, logit.argmax(0, keepdim=True)).squeeze(0).to(normal.dtype)
+    logit = logit.to(uniform.dtype)
+    weight = (logit - logit.amax(0)).mul_(1 / temperature).exp_()
     # The first component whose cumulative weight reaches u; the last one if rounding leaves the sum below u.
     threshold = weight.sum(0) * uniform
     cumulative, z_mean, z_logstd = weight[0], mean[0], logstd[0]
@@ -116,7 +117,8 @@ def mdn_sample_planes(planes: Tensor, temperature: float, uniform: Tensor, norma
         z_mean = torch.where(further, mean[k], z_mean)
         z_logstd = torch.where(further, logstd[k], z_logstd)
         cumulative = cumulative + weight[k]
-    return torch.addcmul(z_mean, z_logstd.exp(), normal, value=math.sqrt(temperature))
+    std = z_logstd.to(normal.dtype).exp()
+    return torch.addcmul(z_mean.to(normal.dtype), std, normal, value=math.sqrt(temperature))
 
 
 def restart_loss(
