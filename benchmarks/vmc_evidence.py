@@ -77,12 +77,12 @@ def branch(
 def temperature() -> Experiment:
     """One V and M; only C is evolved again."""
     trials = [Trial("base", "demo-0", 0)]
-    for ending in ("sample", "threshold"):
+    for ending, word in (("sample", "sampled"), ("threshold", "thresholded")):
         for seed in (1, 2):
             for tau in TEMPERATURES:
                 options = ("--schedule.evolve.temperature", str(tau), "--world.ending", ending)
                 name = f"tau-{ending}-{tau}-{seed}"
-                trials.append(branch(f"tau {tau:.2f}, end {ending}d", name, seed, *options))
+                trials.append(branch(f"tau {tau:.2f}, end {word}", name, seed, *options))
     text = "One data set, one V and M (demo, seed 0); C evolved again at each temperature, two seeds."
     return Experiment("Temperature: the dream's score and the real one", text, trials)
 
