@@ -1,4 +1,4 @@
-"""The experiments behind results/: `python benchmarks/vmc_evidence.py demo|temperature|controls|precision|long|car`.
+"""The experiments behind results/: `python benchmarks/vmc_evidence.py demo|temperature|threshold|controls|precision|long|car`.
 
 Each experiment is a list of `oneiro train` commands; finished runs are not repeated and stopped ones go on, so the
 command may be interrupted and repeated. At the end it writes results/NAME.json and results/NAME.md.
@@ -75,16 +75,24 @@ def branch(
 
 
 def temperature() -> Experiment:
-    """One V and M; only C is evolved again."""
+    """One V and M; only C is evolved again, with the end of a dream sampled."""
+    return _temperatures("sample", "sampled")
+
+
+def threshold() -> Experiment:
+    """The same with the end thresholded, as the paper's code has it."""
+    return _temperatures("threshold", "thresholded")
+
+
+def _temperatures(ending: str, word: str) -> Experiment:
     trials = [Trial("base", "demo-0", 0)]
-    for ending, word in (("sample", "sampled"), ("threshold", "thresholded")):
-        for seed in (1, 2):
-            for tau in TEMPERATURES:
-                options = ("--schedule.evolve.temperature", str(tau), "--world.ending", ending)
-                name = f"tau-{ending}-{tau}-{seed}"
-                trials.append(branch(f"tau {tau:.2f}, end {word}", name, seed, *options))
+    for seed in (1, 2):
+        for tau in TEMPERATURES:
+            options = ("--schedule.evolve.temperature", str(tau), "--world.ending", ending)
+            name = f"tau-{ending}-{tau}-{seed}"
+            trials.append(branch(f"tau {tau:.2f}, end {word}", name, seed, *options))
     text = "One data set, one V and M (demo, seed 0); C evolved again at each temperature, two seeds."
-    return Experiment("Temperature: the dream's score and the real one", text, trials)
+    return Experiment(f"Temperature, the dream's end {word}: its score and the real one", text, trials)
 
 
 def controls() -> Experiment:
@@ -138,20 +146,20 @@ def precision() -> Experiment:
 def long() -> Experiment:
     """The largest budget that fits in the time there is."""
     options = (
-        *("--schedule.collect.episodes", "4000", "--schedule.vision.updates", "8000"),
-        *("--schedule.vision.fit.groups.0.optimizer.decay-steps", "8000"),
+        *("--schedule.collect.episodes", "3000", "--schedule.vision.updates", "5000"),
+        *("--schedule.vision.fit.groups.0.optimizer.decay-steps", "5000"),
         *(
             "--schedule.memory.updates",
-            "4000",
+            "3000",
             "--schedule.memory.fit.groups.0.optimizer.decay-steps",
-            "4000",
+            "3000",
         ),
-        *("--schedule.evolve.generations", "200", "--schedule.evolve.episodes", "16"),
+        *("--schedule.evolve.generations", "100", "--schedule.evolve.episodes", "16"),
         *("--schedule.evolve.test-every", "25", "--schedule.evolve.result", "best"),
     )
     return Experiment(
         "A longer TakeCover run",
-        "Demo settings, about three times the data.",
+        "Demo settings, twice the episodes, five to six times the updates, twice the rollouts and generations.",
         [Trial("long", "long-0", 0, options)],
     )
 
@@ -178,7 +186,7 @@ def car() -> Experiment:
     return Experiment("Car racing: does h help, and does M?", "Common budget, one seed.", trials)
 
 
-EXPERIMENTS = {f.__name__: f for f in (demo, temperature, controls, precision, long, car)}
+EXPERIMENTS = {f.__name__: f for f in (demo, temperature, threshold, controls, precision, long, car)}
 
 
 def main() -> None:
