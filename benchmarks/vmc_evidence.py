@@ -1,4 +1,4 @@
-"""The experiments behind results/: `python benchmarks/vmc_evidence.py demo|temperature|threshold|controls|precision|long|car`.
+"""The experiments behind results/, by name: `python benchmarks/vmc_evidence.py controls car`.
 
 Each experiment is a list of `oneiro train` commands; finished runs are not repeated and stopped ones go on, so the
 command may be interrupted and repeated. At the end it writes results/NAME.json and results/NAME.md.
