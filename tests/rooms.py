@@ -13,6 +13,7 @@ ORDER: tuple[set[str], ...] = (
         "dreaming",
         "errors",
         "noise",
+        "onehot",
         "returns",
         "runtime",
         "spaces",

@@ -1,12 +1,16 @@
 """Actions and images survive the way out of the environment and back."""
 
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 
+from oneiro.behaviours.explore import HeldRandom
 from oneiro.errors import OneiroError
+from oneiro.onehot import OneHot
 from oneiro.spaces import ActionCodec, Spaces, to_float, to_uint8
 
 
@@ -15,6 +19,38 @@ def test_discrete_actions_are_one_hot() -> None:
     assert (codec.dim, codec.is_discrete) == (3, True)
     assert codec.to_env(torch.tensor([[0.1, 0.9, 0.3], [2.0, 1.0, 0.0]])).tolist() == [1, 0]
     assert codec.from_env(np.array([1, 0])).tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_several_choices_are_one_hot_after_one_hot() -> None:
+    codec = ActionCodec.of(MultiDiscrete([3, 2]))
+    assert (codec.dim, codec.groups, codec.is_discrete) == (5, (3, 2), True)
+    scores = torch.tensor([[0.1, 0.9, 0.3, 2.0, 1.0], [5.0, 1.0, 0.0, 0.0, 9.0]])
+    out = codec.to_env(scores)
+    assert out.dtype == np.int64
+    assert out.tolist() == [[1, 0], [0, 1]]
+    one_hot = [[0, 1, 0, 1, 0], [1, 0, 0, 0, 1]]
+    assert codec.from_env(out).tolist() == one_hot
+    assert codec.best(scores).tolist() == one_hot
+    assert codec.from_env(np.array([[[2, 0]]])).tolist() == [[[0, 0, 1, 1, 0]]]
+
+
+def test_groups_say_what_an_action_is() -> None:
+    assert ActionCodec(3).groups == (3,)
+    assert ActionCodec(3) == ActionCodec(3, groups=(3,)) != ActionCodec(3, groups=(1, 2))
+    assert ActionCodec(1, (-1.0,), (1.0,)).groups == ()
+    with pytest.raises(ValueError, match="add up"):
+        ActionCodec(3, groups=(2, 2))
+    with pytest.raises(ValueError, match="as many bounds"):
+        ActionCodec(2, (-1.0,), (1.0,))
+
+
+def test_random_policies_choose_in_every_group() -> None:
+    codec = ActionCodec(5, groups=(3, 2))
+    policy = HeldRandom(hold=(1,)).build(Spaces({}, codec))
+    action = policy.act(None, {}, policy.memory(400)).action  # type: ignore[arg-type]
+    for part, n in zip(action.split(codec.groups, -1), codec.groups, strict=True):
+        assert part.sum(-1).tolist() == [1.0] * 400
+        assert (part.mean(0) - 1 / n).abs().max() < 0.1
 
 
 def test_box_actions_are_clipped_to_their_bounds() -> None:
@@ -26,10 +62,23 @@ def test_box_actions_are_clipped_to_their_bounds() -> None:
 
 
 def test_spaces_without_a_codec_are_refused_with_a_remedy() -> None:
-    with pytest.raises(OneiroError, match="RescaleAction"):
+    with pytest.raises(OneiroError, match="TransformAction"):
         ActionCodec.of(Box(-np.inf, np.inf, (2,)))
-    with pytest.raises(OneiroError, match="Discrete and Box are supported"):
+    with pytest.raises(OneiroError, match="Discrete, MultiDiscrete and Box are supported"):
         ActionCodec.of(MultiBinary(2))
+
+
+def test_categories_are_among_the_classes() -> None:
+    env = Named()
+    env.observation_space = Dict({"image": Named.observation_space["image"], "mode": OneHot(4)})
+    spaces = Spaces.of(env)
+    assert spaces.obs == {"image": (3, 64, 64), "mode": (4,)}
+    assert spaces.classes == {"mode": 4}
+    again = pickle.loads(pickle.dumps(env.observation_space))
+    assert again["mode"].n == 4
+    assert again["mode"].sample().sum() == 1
+    assert OneHot(4).row(2).tolist() == [0, 0, 1, 0]
+    assert OneHot(4).contains(OneHot(4).row(3))
 
 
 class Named(gymnasium.Env):

@@ -98,10 +98,10 @@ class HeldRandomPolicy(Behaviour):
         return Decision(action, {"key": key, "t": t + 1, "limit": limit, "left": left - 1, "action": action})
 
     def _uniform(self, u: Tensor) -> Tensor:
-        """Uniform numbers [B, A] -> a uniform point of the Box, or a uniform one-hot."""
+        """Uniform numbers [B, A] -> a uniform point of the Box, or uniform one-hots."""
         if self.codec.is_discrete:
-            index = (u[:, 0] * self.codec.dim).long()
-            return torch.nn.functional.one_hot(index, self.codec.dim).float()
+            sizes = u.new_tensor(self.codec.groups)
+            return self.codec.one_hot((u[:, : len(sizes)] * sizes).long())
         return self.low + self.span * u
 
 

@@ -38,7 +38,7 @@ class Linear(Behaviour):
         super().__init__()
         if config.squash == "car" and spaces.action.dim != 3:
             raise OneiroError(f"squash 'car' is for (steer, gas, brake); this action has {spaces.action.dim}")
-        self.config, self.is_discrete = config, spaces.action.is_discrete
+        self.config, self.codec = config, spaces.action
         dims = [feature_dim, *([config.hidden_dim] if config.hidden_dim else []), spaces.action.dim]
         has_bias = config.has_bias or config.hidden_dim > 0
         self.layers = nn.ModuleList(Dense(a, b, has_bias) for a, b in pairwise(dims))
@@ -58,8 +58,8 @@ class Linear(Behaviour):
         for layer in hidden:
             x = torch.tanh(layer(x))
         raw = last(x)
-        if self.is_discrete:
-            return Decision(nn.functional.one_hot(raw.argmax(-1), raw.shape[-1]).to(raw.dtype), memory)
+        if self.codec.is_discrete:
+            return Decision(self.codec.best(raw), memory)
         return Decision(squash_car(raw) if self.config.squash == "car" else torch.tanh(raw), memory)
 
 

@@ -74,7 +74,7 @@ def import_minari(dataset: str | Path, store: EpisodeStore) -> Spaces:
             "MINARI_DATASETS_PATH to where it is"
         ) from error
     codec = ActionCodec.of(found.action_space)
-    offset = int(found.action_space.start) if codec.is_discrete else 0
+    offset = np.asarray(found.action_space.start) if codec.is_discrete else 0
     id = int(store.ids[-1]) + 1 if len(store) else 0
     for data in found.iterate_episodes():
         about = next(iter(found.storage.get_episode_metadata([data.id])))
@@ -126,11 +126,16 @@ def _observation_space(store: EpisodeStore) -> gymnasium.spaces.Dict:
 
 def _action_space(codec: ActionCodec) -> gymnasium.Space:
     if codec.is_discrete:
-        return gymnasium.spaces.Discrete(codec.dim)
+        is_one = len(codec.groups) == 1
+        return (
+            gymnasium.spaces.Discrete(codec.dim)
+            if is_one
+            else gymnasium.spaces.MultiDiscrete([*codec.groups])
+        )
     return gymnasium.spaces.Box(np.array(codec.low, np.float32), np.array(codec.high, np.float32))
 
 
-def _episode(id: int, data: Any, codec: ActionCodec, offset: int, info: dict[str, Any]) -> Episode:
+def _episode(id: int, data: Any, codec: ActionCodec, offset: Any, info: dict[str, Any]) -> Episode:
     """Minari's episode as arrival rows."""
     observations = data.observations
     if not isinstance(observations, dict):

@@ -84,10 +84,10 @@ def _row(obs: Any, action: Tensor, reward: Any, is_first: bool, terminated: bool
 
 
 def random_actions(codec: ActionCodec, lead: tuple[int, ...], g: torch.Generator) -> Tensor:
-    """[*lead, A] float32: one-hot for Discrete, uniform within the bounds for Box."""
+    """[*lead, A] float32: one-hot for Discrete and MultiDiscrete, uniform within the bounds for Box."""
     if codec.is_discrete:
-        index = torch.randint(0, codec.dim, lead, generator=g)
-        return torch.nn.functional.one_hot(index, codec.dim).float()
+        index = [torch.randint(0, n, lead, generator=g) for n in codec.groups]
+        return codec.one_hot(torch.stack(index, -1))
     low, high = torch.tensor(codec.low), torch.tensor(codec.high)
     return low + (high - low) * torch.rand(*lead, codec.dim, generator=g)
 
