@@ -1,0 +1,112 @@
+"""Linear layers, norms and MLPs of DreamerV3.
+
+Weights are float32. A layer computes in the dtype of its input, so a network runs in bfloat16 when it is given
+bfloat16; norms are float32 inside, and so is what an MLP's output layer returns.
+
+Source: Hafner et al. 2025, "Mastering diverse control tasks through world models"; danijar/dreamerv3.
+"""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_TRUNCATED = 1.1368  # a normal cut at two standard deviations, times this, has standard deviation 1 again
+
+
+def init_dreamer(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
+    """Truncated normal of standard deviation `scale / sqrt(fan_in)`, in place; scale 0 gives zeros."""
+    std = _TRUNCATED * scale / math.sqrt(fan_in)
+    if std == 0:
+        nn.init.zeros_(weight)
+    else:
+        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+class Linear(nn.Module):
+    """[.., in_dim] -> [.., out_dim]; `scale` shrinks the initial weight, the bias starts at zero."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, scale: float = 1.0, bias: bool = True) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(out_dim, in_dim))
+        self.bias = nn.Parameter(torch.empty(out_dim)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew (`init_dreamer`)."""
+        init_dreamer(self.weight, self.weight.shape[1], self.scale)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In the dtype of `x`."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class BlockLinear(nn.Module):
+    """`blocks` linear layers side by side: slice g of the input gives slice g of the output.
+
+    The fan-in of the initial weight is `in_dim`, not `in_dim / blocks` (as in the code).
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, blocks: int) -> None:
+        super().__init__()
+        if in_dim % blocks or out_dim % blocks:
+            raise ValueError(f"in_dim {in_dim} and out_dim {out_dim} must be divisible by blocks {blocks}")
+        self.blocks = blocks
+        self.weight = nn.Parameter(torch.empty(blocks, out_dim // blocks, in_dim // blocks))
+        self.bias = nn.Parameter(torch.empty(out_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew (`init_dreamer`)."""
+        init_dreamer(self.weight, self.blocks * self.weight.shape[2])
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[.., in_dim] -> [.., out_dim], in the dtype of `x`."""
+        groups = x.reshape(-1, self.blocks, self.weight.shape[2]).transpose(0, 1)  # [G N I]
+        bias = self.bias.to(x.dtype).view(self.blocks, 1, -1)
+        out = torch.baddbmm(bias, groups, self.weight.to(x.dtype).transpose(1, 2))
+        return out.transpose(0, 1).reshape(*x.shape[:-1], -1)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, float32 inside, returned in the dtype of `x`."""
+
+    def __init__(self, dim: int, eps: float = 1e-4) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[.., dim] -> [.., dim]."""
+        wide = x.float()
+        norm = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight
+        return norm.to(x.dtype)
+
+
+class MLP(nn.Module):
+    """(Linear -> RMSNorm -> SiLU) x `layers`, then, if `out` is given, a plain Linear of that `scale`.
+
+    Without `out` the result [.., units] has the dtype of the input; the output layer returns float32.
+    """
+
+    def __init__(
+        self, in_dim: int, units: int, layers: int, out: int | None = None, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        widths = [in_dim] + [units] * layers
+        self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(RMSNorm(units) for _ in range(layers))
+        self.out = None if out is None else Linear(widths[-1], out, scale=scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[.., in_dim] -> [.., units], or [.., out]."""
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            x = F.silu(norm(linear(x)))
+        return x if self.out is None else self.out(x).float()
