@@ -146,27 +146,31 @@ def precision() -> Experiment:
 def long() -> Experiment:
     """The largest budget that fits in the time there is."""
     options = (
-        *("--schedule.collect.episodes", "3000", "--schedule.vision.updates", "5000"),
-        *("--schedule.vision.fit.groups.0.optimizer.decay-steps", "5000"),
+        *("--schedule.collect.episodes", "3000", "--schedule.vision.updates", "3000"),
+        *("--schedule.vision.fit.groups.0.optimizer.decay-steps", "3000"),
         *(
             "--schedule.memory.updates",
-            "3000",
+            "1500",
             "--schedule.memory.fit.groups.0.optimizer.decay-steps",
-            "3000",
+            "1500",
         ),
         *("--schedule.evolve.generations", "100", "--schedule.evolve.episodes", "16"),
         *("--schedule.evolve.test-every", "25", "--schedule.evolve.result", "best"),
     )
     return Experiment(
         "A longer TakeCover run",
-        "Demo settings, twice the episodes, five to six times the updates, twice the rollouts and generations.",
+        "Demo settings, twice the episodes, three times the updates, twice the rollouts and generations.",
         [Trial("long", "long-0", 0, options)],
     )
 
 
 def car() -> Experiment:
     """z and h against z only, with the control of a random M."""
-    base = Trial("z and h, trained M", "car-0", 0, (), "vmc-carracing")
+    budget = (
+        *("--schedule.vision.updates", "1600", "--schedule.memory.updates", "300"),
+        *("--schedule.evolve.generations", "40", "--schedule.evolve.episodes", "2"),
+    )
+    base = Trial("z and h, trained M", "car-0", 0, budget, "vmc-carracing")
     origin = ("--origin", str(base.path))
     trials = [base]
     variants = {
@@ -182,8 +186,20 @@ def car() -> Experiment:
     }
     for label, options in variants.items():
         name = f"car-{label.replace(' ', '-').replace(',', '')}"
-        trials.append(Trial(label, name, 0, (*origin, *options), "vmc-carracing"))
-    return Experiment("Car racing: does h help, and does M?", "Common budget, one seed.", trials)
+        trials.append(
+            Trial(
+                label,
+                name,
+                0,
+                (*origin, *budget, *options, "--schedule.evaluate.with-rivals", "False"),
+                "vmc-carracing",
+            )
+        )
+    return Experiment(
+        "Car racing: does h help, and does M?",
+        "One data set, one V; the same number of rollouts for each; one seed.",
+        trials,
+    )
 
 
 EXPERIMENTS = {f.__name__: f for f in (demo, temperature, threshold, controls, precision, long, car)}
