@@ -1,0 +1,148 @@
+"""Image encoder and decoder of DreamerV3: 5x5 convolutions, pooling and upsampling by 2 at every stage.
+
+    encoder   4 x [conv -> max-pool 2x2 -> norm -> SiLU] -> flatten (rows, columns, channels)
+    decoder   h (block-linear) + z (MLP) -> map of 1/16 size -> norm -> SiLU
+              3 x [upsample 2x -> conv -> norm -> SiLU] -> upsample 2x -> conv -> sigmoid
+
+Norms are over the channels of each pixel. Upsampling and convolving is done in one step at the low resolution:
+every output pixel sees at most 3x3 input pixels, under one of four kernels whose entries are sums of the 5x5
+kernel's. The result is the same with 36 instead of 100 multiplications for each input pixel.
+
+Source: Hafner et al. 2025; danijar/dreamerv3 (weights there are [k, k, in, out], here [out, in, k, k]).
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from oneiro.errors import OneiroError
+from oneiro.nets.layers import BlockLinear, Linear, RMSNorm, init_dreamer
+from oneiro.runtime import memory_format
+
+KERNEL = 5
+STAGES = 4
+_SMALLEST = 48
+_TAPS = (
+    ((1.0, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)),
+    ((1, 0, 0, 0, 0), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)),
+)
+"""[parity, input pixel -1..1, kernel entry]: which entries of the kernel fall on which pixel before enlarging."""
+
+
+def require_size(shape: tuple[int, ...], name: str, world: str) -> None:
+    """OneiroError unless the image [C, H, W] halves four times and leaves a map of at least 3 x 3."""
+    height, width = shape[1:]
+    if height % 2**STAGES or width % 2**STAGES or min(height, width) < _SMALLEST:
+        raise OneiroError(
+            f"{world} takes images whose height and width are multiples of 16 from {_SMALLEST} on (such as 48, "
+            f"64, 80, 96, 112, 128); {name!r} is {height} x {width}. Set the environment's image size to one of them"
+        )
+
+
+class Conv(nn.Module):
+    """Weight and bias of a KERNEL x KERNEL convolution with stride 1 and zero padding that keeps the size."""
+
+    taps: Tensor
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_dim, in_dim, KERNEL, KERNEL))
+        self.bias = nn.Parameter(torch.empty(out_dim))
+        self.register_buffer("taps", torch.tensor(_TAPS), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weight anew (`init_dreamer`); the bias is zero."""
+        init_dreamer(self.weight, self.weight[0].numel())
+        nn.init.zeros_(self.bias)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Convolution and 2x2 maximum, [N, C, H, W] -> [N, H/2, W/2, O]; the bias can wait until after the maximum."""
+        y = F.conv2d(x, self.weight.to(x.dtype), padding=KERNEL // 2)
+        return rearrange(F.max_pool2d(y, 2), "n c h w -> n h w c") + self.bias.to(x.dtype)
+
+    def upsampled(self, x: Tensor) -> Tensor:
+        """Convolution of `x` [N, C, h, w] enlarged twofold (nearest), as [N, h, w, 2, 2, O]: pixel (2i+p, 2j+q) at
+        [i, j, p, q].
+        """
+        kernel = torch.einsum("pak,qbl,oikl->pqoiab", self.taps, self.taps, self.weight)
+        y = F.conv2d(x, kernel.flatten(0, 2).to(x.dtype), padding=1)
+        y = rearrange(y, "n (p q o) h w -> n h w p q o", p=2, q=2)
+        return y + self.bias.to(x.dtype)
+
+
+class ImageEncoder(nn.Module):
+    """Images [N, C, H, W] in -0.5..0.5 -> [N, out_dim], in the dtype of the images."""
+
+    def __init__(self, shape: tuple[int, int, int], depth: int, mults: Sequence[int]) -> None:
+        super().__init__()
+        channels, height, width = shape
+        widths = [channels, *(depth * m for m in mults)]
+        self.convs = nn.ModuleList(Conv(a, b) for a, b in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(RMSNorm(b) for b in widths[1:])
+        self.out_dim = widths[-1] * (height >> STAGES) * (width >> STAGES)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The last map, flattened as rows, columns, channels."""
+        x = x.contiguous(memory_format=memory_format())
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = rearrange(F.silu(norm(conv.pooled(x))), "n h w c -> n c h w")
+        return rearrange(x, "n c h w -> n (h w c)")
+
+
+class ImageDecoder(nn.Module):
+    """Deterministic h [N, D] and flat stochastic z [N, Z] -> logits of the image."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        deter_dim: int,
+        stoch_dim: int,
+        hidden_dim: int,
+        depth: int,
+        mults: Sequence[int],
+        blocks: int,
+    ) -> None:
+        super().__init__()
+        channels, height, width = shape
+        widths = [depth * m for m in mults]
+        self.map = (height >> STAGES, width >> STAGES)
+        self.blocks = blocks
+        map_dim = self.map[0] * self.map[1] * widths[-1]
+        self.from_deter = BlockLinear(deter_dim, map_dim, blocks)
+        self.from_stoch = Linear(stoch_dim, hidden_dim)
+        self.stoch_norm = RMSNorm(hidden_dim)
+        self.to_map = Linear(hidden_dim, map_dim)
+        self.map_norm = RMSNorm(widths[-1])
+        stages = [widths[-1], *reversed(widths[:-1])]
+        self.convs = nn.ModuleList(Conv(a, b) for a, b in itertools.pairwise(stages))
+        self.norms = nn.ModuleList(RMSNorm(b) for b in stages[1:])
+        self.image = Conv(stages[-1], channels)
+
+    def packed(
+        self, deter: Float[Tensor, "n d"], stoch: Float[Tensor, "n z"]
+    ) -> Float[Tensor, "n h w 2 2 c"]:
+        """Logits with every 2x2 patch together (see `unpack`), in the dtype of the inputs."""
+        h, w = self.map
+        a = rearrange(self.from_deter(deter), "n (g h w c) -> n h w (g c)", g=self.blocks, h=h, w=w)
+        b = self.to_map(F.silu(self.stoch_norm(self.from_stoch(stoch))))
+        x = F.silu(self.map_norm(a + rearrange(b, "n (h w c) -> n h w c", h=h, w=w)))
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            y = F.silu(norm(conv.upsampled(rearrange(x, "n h w c -> n c h w"))))
+            x = rearrange(y, "n h w p q c -> n (h p) (w q) c")
+        return self.image.upsampled(rearrange(x, "n h w c -> n c h w"))
+
+
+def unpack(patches: Tensor) -> Tensor:
+    """[N, h, w, 2, 2, C] -> image [N, C, 2h, 2w]."""
+    return rearrange(patches, "n h w p q c -> n c (h p) (w q)")
+
+
+def pack(image: Tensor) -> Tensor:
+    """The inverse of `unpack`."""
+    return rearrange(image, "n c (h p) (w q) -> n h w p q c", p=2, q=2)
