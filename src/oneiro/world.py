@@ -58,6 +58,12 @@ class WorldModel(nn.Module, ABC):
         """The observation of a state, floats in 0..1; "image" is the current frame."""
         raise Undecodable(f"{type(self).__name__} cannot draw; use its feature view instead")
 
+    def judge(self, state: State) -> tuple[Tensor | None, Tensor | None]:
+        """(reward, cont) of a state [B] or [B, T], each [..], on the graph: the reward of arriving in it, and the
+        probability that it is not terminal, with no discount in it. None: as in `Prediction`.
+        """
+        return None, None
+
     def absorb(self, state: State, batch: TimeStep) -> State:
         """Fold in rows [B, T]; masked rows change nothing. Override with a parallel form."""
         for t in range(batch.is_first.shape[1]):
