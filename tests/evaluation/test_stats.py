@@ -53,7 +53,8 @@ def test_small_numbers_keep_their_digits():
 def test_median_and_interquartile_mean():
     assert median([1, 9, 2]) == 2
     assert iqm([0, 1, 2, 3, 4, 5, 6, 1000]) == pytest.approx((2 + 3 + 4 + 5) / 4)
-    assert iqm([1, 2, 30]) == pytest.approx((0.25 * 1 + 2 + 0.25 * 30) / 1.5)
+    assert iqm([1, 2, 30]) == 11  # a quarter of three is less than one
+    assert iqm([9, 1, 2, 3, 1000]) == pytest.approx((2 + 3 + 9) / 3)
     assert iqm([7]) == 7
 
 

@@ -75,12 +75,15 @@ def median(scores: Sequence[float] | np.ndarray) -> float:
 
 
 def iqm(scores: Sequence[float] | np.ndarray) -> float:
-    """Mean of the middle half; scores that a quartile cuts through count in part, so it is smooth in n."""
-    x = np.sort(_checked(scores))
-    cut = len(x) / 4
-    covered = np.clip(np.arange(1, len(x) + 1) - cut, 0, 1)  # share of each score above the lower quartile
-    weight = np.minimum(covered, covered[::-1])
-    return float((x * weight).sum() / weight.sum())
+    """Interquartile mean: a quarter of the scores, rounded down, is left out at each end (as rliable has it)."""
+    return float(middle_mean(_checked(scores)))
+
+
+def middle_mean(x: np.ndarray) -> np.ndarray:
+    """`iqm` over the last axis: [.., n] -> [..]."""
+    n = x.shape[-1]
+    cut = n // 4
+    return np.sort(x, axis=-1)[..., cut : n - cut].mean(-1)
 
 
 def t_quantile(p: float, dof: int) -> float:
