@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from oneiro.nets.twohot import TwoHot, symexp, symlog
+from oneiro.returns import PercentileScale, lambda_return
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "dreamerv3_behaviour.json").read_text())
 TOLERANCE = 2e-6  # relative: the vectors hold 7 digits of float32
@@ -33,3 +34,27 @@ def test_twohot():
     assert head.mean(logits)[2] == 0  # symmetric
     target = torch.tensor(vector["targets"])
     close(head.loss(logits[:, None].expand(3, 11, 255), target.expand(3, 11)), vector["loss"])
+
+
+def wave(n: int, step: float, shift: float, shape: tuple[int, ...], scale: float = 1.0) -> Tensor:
+    return (scale * torch.sin(step * torch.arange(1.0, n + 1) + shift)).reshape(shape)
+
+
+def test_lambda_return():
+    vector = VECTORS["lambda_return"]
+    found = lambda_return(
+        torch.tensor(vector["rew"]),
+        1 - torch.tensor(vector["term"]).float(),
+        torch.tensor(vector["boot"]),
+        discount=1 - 1 / 333,
+        lam=0.95,
+        is_last=torch.tensor(vector["last"]),
+    )
+    close(found, vector["out"])
+
+
+def test_percentile_scale():
+    scale = PercentileScale()
+    for k, (low, high, _, size) in enumerate(VECTORS["perc_normalize"]["rows"]):
+        scale.update(wave(20, 0.9, 0.1 * k, (20,), 100.0 * (k + 1)))
+        close(torch.stack([scale.low, scale.high, scale()]), [low, high, size])
