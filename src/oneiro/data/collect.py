@@ -168,7 +168,7 @@ class _Loop:
             part = self.parts[slot]
             part.truncated, part.crashed = bool(truncated[slot]), bool(crashed[slot])
             if not part.crashed:
-                self._write(slot, bool(terminated[slot]))
+                self._write(slot, bool(info["terminal"][slot]))
             if terminated[slot] or truncated[slot]:
                 ended[slot] = part
         return ended

@@ -44,6 +44,11 @@ class EnvConfig(ABC):
     def describe(self) -> str:
         """The protocol in one line: name, frame skip, picture, cap, what a score counts."""
 
+    @property
+    def frames_per_step(self) -> int:
+        """Frames of the game that pass in a step of the agent, for logs that count frames (action repeat)."""
+        return 1
+
     def make(self, num: int | None = None) -> "VectorEnv":
         """`num` environments (default: the field) behind one vector interface; close it after use."""
         from oneiro.envs.vector import VectorEnv

@@ -32,7 +32,8 @@ class Layout:
         """Observations, action, and what a step returns."""
         named = [(f"obs/{key}", space) for key, space in obs.items()] + [("action", action)]
         fields = {name: (tuple(space.shape or ()), np.dtype(space.dtype).str) for name, space in named}
-        return cls(num, fields | {"reward": ((), "<f8"), "terminated": ((), "|b1"), "truncated": ((), "|b1")})
+        flags = {name: ((), "|b1") for name in ("terminated", "truncated", "terminal")}
+        return cls(num, fields | {"reward": ((), "<f8")} | flags)
 
     @property
     def nbytes(self) -> int:
@@ -112,17 +113,18 @@ class Slots:
     def _reset(self, slot: int, seed: int) -> None:
         self._where[slot] = (seed, 0)
         obs, _ = self._open(slot).reset(seed=seed)
-        self._write(slot, obs, 0.0, False, False)
+        self._write(slot, obs, 0.0, False, False, {})
 
     def _step(self, slot: int) -> None:
         env = self._envs[slot]
         seed, step = self._where[slot]
         self._where[slot] = (seed, step + 1)
         action = self.arrays["action"][slot]
-        obs, reward, terminated, truncated, _ = env.step(action.copy() if action.ndim else action.item())
-        self._write(slot, obs, reward, terminated, truncated)
+        self._write(slot, *env.step(action.copy() if action.ndim else action.item()))
 
-    def _write(self, slot: int, obs: Any, reward: Any, terminated: Any, truncated: Any) -> None:
+    def _write(
+        self, slot: int, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]
+    ) -> None:
         space = self._envs[slot].observation_space
         assert isinstance(space, gymnasium.spaces.Dict)
         if not isinstance(obs, dict) or obs.keys() != space.keys():
@@ -141,6 +143,7 @@ class Slots:
         self.arrays["reward"][slot] = value
         self.arrays["terminated"][slot] = bool(terminated)
         self.arrays["truncated"][slot] = bool(truncated)
+        self.arrays["terminal"][slot] = bool(info.get("terminal", terminated))
 
     def _error(self, slot: int, what: str) -> OneiroError:
         seed, step = self._where[slot]

@@ -56,6 +56,11 @@ class TakeCoverConfig(EnvConfig):
             raise ValueError(f"resolution {self.resolution!r} is none of {', '.join(RESOLUTIONS)}")
         check_image(self.size, self.rows, int(self.resolution.split("x")[1]))
 
+    @property
+    def frames_per_step(self) -> int:
+        """See `EnvConfig.frames_per_step`; a frame is a tic."""
+        return self.action_repeat
+
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
         return TakeCover(self)

@@ -5,7 +5,9 @@
 
 It is Gymnasium's interface in its autoreset mode DISABLED (`reset(seed=..., options={"reset_mask": ...})` works
 too). Every array is a copy. `info["crashed"]` [N] marks episodes whose environment or worker died: they end as
-truncated, with the last observation repeated and reward 0, and the worker is started again.
+truncated, with the last observation repeated and reward 0, and the worker is started again. `info["terminal"]`
+[N] is what the row is to be marked with: `terminated`, unless the environment says otherwise (a lost life that is
+to be learnt as an end, while the game goes on).
 """
 
 import logging
@@ -105,19 +107,20 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         """One step in every running slot; the others return their last observation and zeros."""
         arrays = self._arrays
         arrays["action"][:] = np.asarray(actions).reshape(arrays["action"].shape)
-        for name in ("reward", "terminated", "truncated"):
+        for name in ("reward", "terminated", "truncated", "terminal"):
             arrays[name][~self._running] = 0
         crashed = np.zeros(self.num_envs, bool)
         failed = self._run("step", {int(slot): 0 for slot in np.flatnonzero(self._running)})
         for slot in failed:
             crashed[slot] = arrays["truncated"][slot] = True
-            arrays["reward"][slot], arrays["terminated"][slot] = 0.0, False
+            arrays["reward"][slot], arrays["terminated"][slot], arrays["terminal"][slot] = 0.0, False, False
         ended = arrays["terminated"] | arrays["truncated"]
         for slot in np.flatnonzero(ended & ~crashed):
             self._crashes[self._worker_of[slot]] = 0
         self._running &= ~ended
         reward, terminated, truncated = (arrays[k].copy() for k in ("reward", "terminated", "truncated"))
-        return self._observations(), reward, terminated, truncated, {"crashed": crashed}
+        info = {"crashed": crashed, "terminal": arrays["terminal"].copy()}
+        return self._observations(), reward, terminated, truncated, info
 
     def close_extras(self, **_: Any) -> None:
         """End all workers."""
