@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
+
 if TYPE_CHECKING:
     from oneiro import errors as errors
     from oneiro import tree as tree
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
     from oneiro.world import WorldModel as WorldModel
 
 __version__ = "0.1.0"
+
+# Gymnasium knows an environment once its module was imported; it has no entry points for packages. Names only:
+# neither torch nor a room is loaded before the environment is made.
+gymnasium.register(
+    id="oneiro/Dream-v0",
+    entry_point="oneiro.recipes.dreams:single_dream",
+    vector_entry_point="oneiro.recipes.dreams:dream_env",
+)
 
 # Public name -> module it lives in. Imported on first use, so that the command line answers at once and a
 # program can set up its process (`oneiro.runtime`) before torch is loaded.
