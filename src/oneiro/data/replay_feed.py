@@ -1,0 +1,82 @@
+"""`Feed`: batches of the replay, read one ahead by a thread that also writes latents back.
+
+    take k:   rows k (read while update k - 1 ran), memo of its context (after the latents of update k - 1 were written)
+              draw and begin to read k + 1
+
+The thread does one thing after the other, so what a batch holds does not depend on how fast anything is.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from oneiro.data.memo_file import Memo
+from oneiro.data.replay import Pieces, Replay
+from oneiro.data.replayed import ReplayBatch, Replayed
+from oneiro.types import TimeStep
+
+
+class Feed:
+    """Takes batches of `config` from `replay`; append rows only from the thread that calls `take`."""
+
+    def __init__(self, config: Replayed, replay: Replay, seed: int) -> None:
+        self.replay, self.sampler = replay, config.build(replay, seed)
+        self._thread = ThreadPoolExecutor(1, "replay")
+        self._ahead: _Ahead | None = None
+        self._written: Future[None] | None = None
+
+    def take(self) -> ReplayBatch:
+        """The next batch."""
+        ahead = self._ahead or self._begin(self.sampler.draw())
+        rows = ahead.reading.result()
+        self.settle()
+        memo = {name: x[:, 0] for name, x in self.replay.memo(ahead.context).items()}
+        self._begin(self.sampler.draw())
+        return ReplayBatch(rows=rows, context=memo, pieces=ahead.pieces)
+
+    def write_back(self, batch: ReplayBatch, memo: Memo) -> None:
+        """New latents {name: [B, T, ...]} of the rows of `batch`; the tensors must not change any more."""
+        self.settle()
+        self._written = self._thread.submit(self.replay.put_memo, batch.pieces, memo)
+
+    def settle(self) -> None:
+        """Wait until the latents are written."""
+        if self._written is not None:
+            self._written.result()
+            self._written = None
+
+    def state(self) -> dict[str, Any]:
+        """JSON for a checkpoint; call `settle` before."""
+        return {"sampler": self.sampler.state(), "ahead": self._ahead and self._ahead.at.tolist()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.sampler.load_state(state["sampler"])
+        if state["ahead"] is not None:
+            at = np.array(state["ahead"], np.int64)
+            at[:, 1] = np.maximum(at[:, 1], self.replay.spans[at[:, 0], 0])  # dropped since it was drawn
+            self._begin(at)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+    def _begin(self, at: np.ndarray) -> "_Ahead":
+        """Begin to read the items `at`."""
+        context = self.replay.locate(at, 1)
+        pieces = self.replay.locate(at + np.array([0, 1]), self.sampler.config.length)
+        reading = self._thread.submit(self.replay.read, pieces)
+        self._ahead = _Ahead(at, context, pieces, reading)
+        return self._ahead
+
+
+@dataclass
+class _Ahead:
+    """A batch that is being read."""
+
+    at: np.ndarray
+    context: Pieces
+    pieces: Pieces
+    reading: Future[TimeStep]

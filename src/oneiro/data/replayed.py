@@ -1,0 +1,126 @@
+"""`Replayed`: which stretches of the replay are trained on.
+
+An item is a context row and the `length` rows after it. Only the rows after it are trained on; the context row gives
+the state they begin with (its memo). Items begin anywhere, so they may span the end of an episode.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from oneiro.data.memo_file import Memo
+from oneiro.data.replay import Pieces, Replay
+from oneiro.errors import OneiroError
+from oneiro.types import TimeStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """Items of 1 + `length` rows, every start of every stream equally likely; new rows first, once."""
+
+    size: int = 16  # B, items per batch
+    length: int = 64  # T, rows that are trained on; one more before them is context
+    online: bool = (
+        True  # each new stretch of 1 + length rows is served once before anything is drawn at random
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("size", "length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Replayed.{name} is {getattr(self, name)}; it must be at least 1")
+
+    def build(self, replay: Replay, seed: int) -> "ReplayedSampler":
+        """The sampler over `replay`."""
+        return ReplayedSampler(self, replay, seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayBatch:
+    """What one update is made of."""
+
+    rows: TimeStep
+    """[B, T]; `is_first` only where an episode really begins."""
+    context: Memo
+    """{name: [B, ...]}: the memo of the row before column 0; {} if the world keeps none."""
+    pieces: Pieces
+    """Where the rows are, for `Replay.put_memo`."""
+
+
+class ReplayedSampler:
+    """See `Replayed`. Batch k depends on the seed, on k, on what is stored and on what was served before."""
+
+    def __init__(self, config: Replayed, replay: Replay, seed: int) -> None:
+        self.config, self.replay, self.seed = config, replay, seed
+        self.drawn = 0
+        """Batches drawn so far."""
+        self._next = [max(1, stream.stop) for stream in replay.streams]  # where its next new item begins
+        self._queue: deque[tuple[int, int]] = deque()
+        needed = 2 * max(1, len(replay.streams)) * self.rows
+        if replay.capacity < needed:
+            raise OneiroError(
+                f"an item has {self.rows} rows and there are {len(replay.streams)} streams, but the capacity of the "
+                f"replay is {replay.capacity} rows; set data.capacity to at least {needed}, or a shorter batch.length"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Rows of an item, context included."""
+        return self.config.length + 1
+
+    @property
+    def items(self) -> int:
+        """How many starts there are."""
+        return int(self._starts().sum())
+
+    def draw(self) -> np.ndarray:
+        """(stream, context row) of every item of the next batch, [B, 2] int64."""
+        starts = self._starts()
+        if not starts.sum():
+            raise OneiroError(
+                f"no stream of {self.replay.folder} has {self.rows} rows yet; play on before training"
+            )
+        self._queue_new()
+        count = min(self.config.size, len(self._queue))
+        served = [self._queue.popleft() for _ in range(count)]
+        rng = np.random.default_rng([self.seed, self.drawn])
+        place = rng.integers(starts.sum(), size=self.config.size - count)
+        ends = np.cumsum(starts)
+        stream = np.searchsorted(ends, place, side="right")
+        row = place - (ends - starts)[stream] + self.replay.spans[stream, 0]
+        self.drawn += 1
+        return np.concatenate([np.array(served, np.int64).reshape(-1, 2), np.stack([stream, row], 1)])
+
+    def state(self) -> dict[str, Any]:
+        """JSON for a checkpoint."""
+        return {"drawn": self.drawn, "next": self._next, "queue": [list(item) for item in self._queue]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.drawn, self._next = state["drawn"], list(state["next"])
+        self._queue = deque((stream, row) for stream, row in state["queue"])
+
+    def _starts(self) -> np.ndarray:
+        """[S] starts of every stream."""
+        spans = self.replay.spans
+        return np.maximum(spans[:, 1] - spans[:, 0] - self.rows + 1, 0)
+
+    def _queue_new(self) -> None:
+        """Add the items that have become complete, those that began first in front; forget dropped ones.
+
+        The official replay begins them at rows 1, 1 + rows, 1 + 2 rows, ... of a stream; so do we.
+        """
+        if not self.config.online:
+            return
+        found = []
+        for stream, (first, stop) in enumerate(self.replay.spans.tolist()):
+            if stream == len(self._next):
+                self._next.append(1)
+            while self._next[stream] + self.rows <= stop:
+                if self._next[stream] >= first:
+                    found.append((self._next[stream], stream))
+                self._next[stream] += self.rows
+        self._queue += [(stream, row) for row, stream in sorted(found)]
+        kept = self.replay.spans[:, 0]
+        self._queue = deque((stream, row) for stream, row in self._queue if row >= kept[stream])
