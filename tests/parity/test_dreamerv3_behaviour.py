@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oneiro.nets.twohot import TwoHot, symexp, symlog
 from oneiro.returns import PercentileScale, lambda_return
+from oneiro.training.laprop import LaProp
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "dreamerv3_behaviour.json").read_text())
 TOLERANCE = 2e-6  # relative: the vectors hold 7 digits of float32
@@ -58,3 +59,16 @@ def test_percentile_scale():
     for k, (low, high, _, size) in enumerate(VECTORS["perc_normalize"]["rows"]):
         scale.update(wave(20, 0.9, 0.1 * k, (20,), 100.0 * (k + 1)))
         close(torch.stack([scale.low, scale.high, scale()]), [low, high, size])
+
+
+def test_laprop_with_clipping_and_warm_up():
+    a, b = nn.Parameter(wave(6, 1, 0, (2, 3), 0.5)), nn.Parameter(torch.zeros(3))
+    config = LaProp(lr=0.1, warmup=2)
+    optimizer = config.build([a, b])
+    for k, expected in enumerate(VECTORS["laprop_agc"]["params"]):
+        a.grad, b.grad = wave(6, 0.7, 0.3 * k, (2, 3), 2 / (k + 1)), wave(3, 1.1, 0.2 * k, (3,), 0.01)
+        config.set_rate(optimizer, k)
+        optimizer.step()
+        # The code corrects its bias with 1 - 0.999^t in float32, which is off by up to 6e-5.
+        close(a, expected["a"], atol=3e-6)
+        close(b, expected["b"], atol=3e-6)
