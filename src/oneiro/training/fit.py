@@ -11,6 +11,7 @@ from oneiro import tree
 from oneiro.agent import Agent
 from oneiro.errors import OneiroError, nearest
 from oneiro.training.guard import Guard
+from oneiro.training.laprop import LaProp
 from oneiro.training.optim import Adam
 from oneiro.types import Losses, State, TimeStep
 from oneiro.world import part_module
@@ -18,15 +19,19 @@ from oneiro.world import part_module
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Parts under one optimizer, by dotted address: "world.memory", "behaviour.actor", "world" (all of it)."""
+    """Parts under one optimizer, by dotted address: "world.memory", "behaviour.actor", "world" (all its parts)."""
 
     address: tuple[str, ...]
-    optimizer: Adam
+    optimizer: Adam | LaProp
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Groups fitted together on one batch; every owner computes its losses once."""
+    """Groups fitted together on one batch; every owner computes its losses once.
+
+    A group may hold addresses of both owners. Then the behaviour is given the world's trace on its graph, so that
+    what it learns from recorded rows reaches the world (DreamerV3's replay value loss); otherwise detached.
+    """
 
     groups: tuple[Group, ...]
 
@@ -36,7 +41,7 @@ class Fitter:
 
     def __init__(self, fit: Fit, agent: Agent, guard: Guard) -> None:
         self.fit, self.agent, self.guard = fit, agent, guard
-        self.parts = [[_split(agent, a) for a in group.address] for group in fit.groups]
+        self.parts = [[part for a in group.address for part in _split(agent, a)] for group in fit.groups]
         self.named = [_parameters(agent, group.address) for group in fit.groups]
         self.optimizers = [
             group.optimizer.build([p for _, p in named])
@@ -71,6 +76,7 @@ class Fitter:
 
     def _losses(self, batch: TimeStep, before: State | None) -> Losses:
         wanted: dict[str, list[str]] = {}
+        is_joint = any({owner for owner, _ in parts} == {"world", "behaviour"} for parts in self.parts)
         for parts in self.parts:
             for owner, part in parts:
                 wanted.setdefault(owner, []).append(part)
@@ -83,34 +89,38 @@ class Fitter:
             metrics |= found.metrics
             trace, after = found.trace, found.after
         if "behaviour" in wanted:
-            own = tree.detach(trace) if trace is not None else None
+            own = trace if trace is None or is_joint else tree.detach(trace)
             found = self.agent.behaviour.losses(self.agent.world, batch, own, wanted["behaviour"])
             by_part |= {f"behaviour.{k}": v for k, v in found.by_part.items()}
             metrics |= found.metrics
         return Losses(by_part, metrics, trace, after)
 
 
-def _split(agent: Agent, address: str) -> tuple[str, str]:
-    """ "world.memory" -> ("world", "memory"); "world" -> ("world", "all")."""
+def _split(agent: Agent, address: str) -> list[tuple[str, str]]:
+    """ "world.memory" -> [("world", "memory")]; "world" -> every part of it."""
     owner, _, part = address.partition(".")
     if owner not in ("world", "behaviour"):
         raise OneiroError(f"unknown address {address!r}: it starts with 'world' or 'behaviour'")
     known = getattr(agent, owner).parts
-    part = part or "all"
+    if known and not part:
+        return [(owner, name) for name in known]
     if part not in known:
         raise OneiroError(
-            f"{type(getattr(agent, owner)).__name__} has no part {part!r}. {nearest(part, known)}"
+            f"{type(getattr(agent, owner)).__name__} has no part {part or 'to fit'!r}. {nearest(part, known)}"
         )
-    return owner, part
+    return [(owner, part)]
 
 
 def _parameters(agent: Agent, addresses: Iterable[str]) -> list[tuple[str, nn.Parameter]]:
-    named = []
-    for address in addresses:
-        owner, part = _split(agent, address)
-        module = part_module(getattr(agent, owner), part)
-        named += [(f"{address}.{name}", p) for name, p in module.named_parameters()]
-    return named
+    """Trainable parameters by name, each once."""
+    named: dict[str, nn.Parameter] = {}
+    for owner, part in (found for address in addresses for found in _split(agent, address)):
+        whole = getattr(agent, owner)
+        prefix = owner if part == "all" else f"{owner}.{part}"
+        for name, parameter in part_module(whole, part).named_parameters():
+            if parameter.requires_grad:
+                named[f"{prefix}.{name}"] = parameter
+    return list(named.items())
 
 
 def parameter_counts(agent: Agent) -> dict[str, int]:
