@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from oneiro.nets import cnn, onehot
-from oneiro.nets.layers import BlockLinear, RMSNorm
+from oneiro.nets.block_rssm import BlockRSSM
+from oneiro.nets.layers import MLP, BlockLinear, RMSNorm
+from oneiro.nets.observations import Modalities, ObsEncoder
+from oneiro.spaces import ActionCodec, Spaces
+from oneiro.worlds import dreamerv3
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "dreamerv3_world.json").read_text())
 
@@ -24,9 +28,9 @@ def wave(*shape: int, amp: float = 1.0, step: float, shift: float) -> Tensor:
     return (amp * torch.sin(step * (n + 1) + shift)).float().reshape(shape)
 
 
-def fill(case: str, modules: dict[str, nn.Module]) -> None:
+def fill(case: str, modules: dict[str, nn.Module], shapes: dict[str, list[int]] | None = None) -> None:
     """Fill by the rule `param_fill`; `modules` by the official name without "kernel", "bias" or "scale"."""
-    shapes = VECTORS[case]["params"]
+    shapes = VECTORS[case]["params"] | (shapes or {})
     for i, name in enumerate(sorted(shapes)):
         path, leaf = name.rsplit("/", 1)
         if path not in modules:
@@ -96,3 +100,119 @@ def test_kl_and_where_its_gradients_stop() -> None:
     found = torch.autograd.grad(loss, (post, prior))
     close(found[0], expected["grad_post"], 1e-6)
     close(found[1], expected["grad_prior"], 1e-6)
+
+
+def rssm(action_dim: int = 3) -> BlockRSSM:
+    model = BlockRSSM(
+        deter_dim=16, stoch=3, classes=4, units=8, blocks=4, action_dim=action_dim, token_dim=5, unimix=0.01
+    )
+    prior, posterior = model.prior_net, model.posterior_net
+    modules = {"in0": model.in_deter, "in0norm": model.deter_norm, "in1": model.in_stoch}
+    modules |= {"in1norm": model.stoch_norm, "in2": model.in_action, "in2norm": model.action_norm}
+    modules |= {"hid0": model.hidden, "hid0norm": model.hidden_norm, "gru": model.gates}
+    modules = {f"dyn/dyn{name}": module for name, module in modules.items()}
+    for i in range(2):
+        modules |= {f"dyn/prior{i}": prior.linears[i], f"dyn/prior{i}norm": prior.norms[i]}
+    modules |= {"dyn/priorlogit": prior.out, "dyn/obslogit": posterior.out}
+    modules |= {"dyn/obs0": posterior.linears[0], "dyn/obs0norm": posterior.norms[0]}
+    fill("rssm", modules, {"dyn/dynin2/kernel": [action_dim, 8]})
+    return model
+
+
+DETER = wave(2, 16, amp=0.8, step=0.7, shift=0.1)
+STOCH = nn.functional.one_hot(torch.tensor([[0, 1, 2], [3, 3, 1]]), 4).float()
+
+
+def test_core_prior_and_posterior() -> None:
+    expected, model = VECTORS["rssm"], rssm()
+    cell, action = model.cell(torch.float32), nn.functional.one_hot(torch.tensor([2, 0]), 3).float()
+    h = model.core(cell, DETER, STOCH.flatten(1), model.push(cell, action))
+    close(h, expected["core_deter"])
+    prior = onehot.unimix(torch.tensor(expected["prior_logits"]), 0.01)
+    close(model.prior(h, torch.float32), prior)
+    # Row 1 is reset: h, z and the action are zeros before the step.
+    first = torch.tensor([[False], [True]])
+    tokens = wave(2, 5, step=0.6, shift=0.4)
+    found = model.scan(
+        cell,
+        DETER,
+        STOCH,
+        tokens[:, None],
+        (action * ~first)[:, None],
+        first,
+        torch.ones_like(first),
+        torch.rand(2, 1, 3),
+    )
+    close(found.deter[:, 0], expected["observe_deter"])
+    posterior = onehot.unimix(torch.tensor(expected["observe_post_logits"]), 0.01)
+    close(found.probs[:, 0], posterior)
+
+
+def test_continuous_actions_are_cut_to_minus_one_to_one() -> None:
+    world = dreamerv3.DreamerV3Config(
+        units=8, deter_dim=16, stoch=3, classes=4, blocks=4, compute_dtype="float32"
+    ).build(Spaces({"vector": (5,)}, ActionCodec(2, (-1.0, -1.0), (1.0, 1.0))))
+    world.dynamics = rssm(action_dim=2)
+    with torch.no_grad():
+        state = {"deter": DETER, "stoch": STOCH}
+        found = world.step(state, torch.tensor([[0.5, -3.0], [2.0, 0.1]]), 0.0).state
+    close(found["deter"], VECTORS["rssm_cont_action"]["core_deter"])
+
+
+def test_continuation_head() -> None:
+    expected, head = VECTORS["heads"], MLP(6, 4, 1, 1)
+    modules = {"con/mlp/linear0": head.linears[0], "con/mlp/norm0": head.norms[0]}
+    fill("heads", modules | {"con/head/logit": head.out})
+    logit = head(wave(2, 6, step=0.4, shift=0.2))[:, 0]
+    close(logit.sigmoid(), expected["con_prob"])
+    target = torch.tensor([1 - 1 / 333, 0.0])
+    loss = nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    close(loss, expected["con_loss"])
+
+
+def test_vector_encoder() -> None:
+    spaces = Spaces({"b": (), "a": (3,)}, ActionCodec(2))
+    encoder = ObsEncoder(Modalities(spaces, "DreamerV3"), depth=1, mults=(2, 3, 4, 4), units=4, layers=2)
+    linears, norms = encoder.vector.linears, encoder.vector.norms
+    modules = {f"enc/mlp{i}": linears[i] for i in range(2)} | {f"enc/mlp{i}norm": norms[i] for i in range(2)}
+    fill("encoder_vector", modules)
+    obs = {"a": torch.tensor([[1.0, -20.0, 0.3]]), "b": torch.tensor([5.0])}
+    close(encoder(obs, torch.float32), VECTORS["encoder_vector"]["tokens"])
+
+
+# Dynamics, decoder, encoder, reward, continuation of the published sizes (actor and critic come on top).
+COUNTS = {
+    "1m": (377_472, 80_595, 14_304, 57_663, 41_153),
+    "12m": (5_982_720, 1_272_003, 220_416, 721_407, 656_129),
+    "25m": (13_446_912, 2_857_635, 493_824, 1_573_503, 1_475_713),
+    "50m": (23_892_992, 5_076_355, 876_032, 2_753_279, 2_622_977),
+    "100m": (53_730_816, 11_413_059, 1_966_848, 6_095_871, 5_900_545),
+    "200m": (95_496_192, 20_282_115, 3_492_864, 10_749_183, 10_488_833),
+    "400m": (214_809_600, 45_617_283, 7_850_496, 23_987_967, 23_597_569),
+}
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def build(size: str, spaces: Spaces) -> dreamerv3.DreamerV3:
+    with torch.device("meta"):
+        return dreamerv3.DreamerV3Config(size=size).build(spaces)
+
+
+@pytest.mark.parametrize("size", dreamerv3.UNITS)
+def test_published_parameter_counts(size: str) -> None:
+    world = build(size, Spaces({"image": (3, 64, 64)}, ActionCodec(18)))
+    parts = (world.dynamics, world.decoder, world.encoder, world.reward, world.cont)
+    assert tuple(map(count, parts)) == COUNTS[size]
+    assert count(world) == sum(COUNTS[size])
+
+
+def test_published_parameter_counts_of_other_builds() -> None:
+    actor_and_critic = {"200m, 18 actions": 12_607_506 + 12_850_431, "1m, walker": 50_316 + 66_111}
+    atari = build("200m", Spaces({"image": (1, 96, 96)}, ActionCodec(18)))
+    assert count(atari) + actor_and_critic["200m, 18 actions"] == 186_936_082
+    walker = ActionCodec(6, (-1.0,) * 6, (1.0,) * 6)
+    proprio = build("1m", Spaces({"orientations": (14,), "height": (1,), "velocity": (9,)}, walker))
+    assert count(proprio) + actor_and_critic["1m, walker"] == 640_867

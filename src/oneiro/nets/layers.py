@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+EPS = 1e-4
 _TRUNCATED = 1.1368  # a normal cut at two standard deviations, times this, has standard deviation 1 again
 
 
@@ -78,16 +79,20 @@ class BlockLinear(nn.Module):
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis, float32 inside, returned in the dtype of `x`."""
 
-    def __init__(self, dim: int, eps: float = 1e-4) -> None:
+    def __init__(self, dim: int, eps: float = EPS) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """[.., dim] -> [.., dim]."""
-        wide = x.float()
-        norm = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight
-        return norm.to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = EPS) -> Tensor:
+    """`RMSNorm` as a function."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
 
 
 class MLP(nn.Module):

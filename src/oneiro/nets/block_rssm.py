@@ -1,0 +1,191 @@
+"""The recurrent state-space model of DreamerV3: a block-diagonal GRU and categorical latents.
+
+    deter h, stoch z, action a --core--> h' --prior--> z'        (imagined)
+                                         h', tokens --posterior--> z'   (seen)
+
+    x  = [act(norm(W h)), act(norm(W z)), act(norm(W a))]        three parts of width d
+    y  = act(norm(block(h, x)))                                  every block sees its slice of h and all of x
+    r, c, u = block(y), split inside each block
+    h' = u tanh(r c) + (1 - u) h          with sigmoid(r), sigmoid(u - 1)
+
+`scan` runs the posterior over a sequence. What does not depend on the step before (the projections of tokens and
+actions) is computed for all steps at once; the prior is asked for afterwards. h is carried in float32, matrix
+products run in the dtype that `cell` is asked for.
+
+Source: Hafner et al. 2025, "Mastering diverse control tasks through world models"; danijar/dreamerv3.
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from oneiro.nets import onehot
+from oneiro.nets.layers import MLP, BlockLinear, Linear, RMSNorm, rms_norm
+
+
+class Cell(NamedTuple):
+    """The weights that a step needs, cast once for all steps of a call."""
+
+    dtype: torch.dtype
+    deter: tuple[Tensor, Tensor]
+    stoch: tuple[Tensor, Tensor]
+    action: tuple[Tensor, Tensor]
+    block_h: Tensor  # [G, D/G, D/G], input first: a block's own slice of h
+    block_x: Tensor  # [D, 2d]: from deter and stoch to all blocks
+    block_a: tuple[Tensor, Tensor]  # [D, d] and bias: from the action to all blocks
+    gates: tuple[Tensor, Tensor]  # [G, D/G, 3D/G] and [G, 1, 3D/G]
+    seen_h: Tensor  # [d, D]: the posterior's first layer, from h
+    seen_tokens: tuple[Tensor, Tensor]  # and from the tokens
+    seen_out: tuple[Tensor, Tensor]
+
+
+class Posterior(NamedTuple):
+    """What `scan` returns, on the graph."""
+
+    deter: Tensor  # [B, T, D]
+    stoch: Tensor  # [B, T, S, C]
+    probs: Tensor  # [B, T, S, C]
+
+
+class BlockRSSM(nn.Module):
+    """`deter_dim` D in `blocks` G, `stoch` S variables of `classes` C, hidden layers of `units` d."""
+
+    def __init__(
+        self,
+        *,
+        deter_dim: int,
+        stoch: int,
+        classes: int,
+        units: int,
+        blocks: int,
+        action_dim: int,
+        token_dim: int,
+        unimix: float,
+    ) -> None:
+        super().__init__()
+        self.shape, self.blocks, self.unimix = (stoch, classes), blocks, unimix
+        self.in_deter, self.deter_norm = Linear(deter_dim, units), RMSNorm(units)
+        self.in_stoch, self.stoch_norm = Linear(stoch * classes, units), RMSNorm(units)
+        self.in_action, self.action_norm = Linear(action_dim, units), RMSNorm(units)
+        self.hidden = BlockLinear(deter_dim + blocks * 3 * units, deter_dim, blocks)
+        self.hidden_norm = RMSNorm(deter_dim)
+        self.gates = BlockLinear(deter_dim, 3 * deter_dim, blocks)
+        self.prior_net = MLP(deter_dim, units, 2, stoch * classes)
+        self.posterior_net = MLP(deter_dim + token_dim, units, 1, stoch * classes)
+
+    def cell(self, dtype: torch.dtype) -> Cell:
+        """The weights of a step in `dtype`, on the graph."""
+        units, width = self.in_deter.weight.shape
+        hidden = self.hidden.weight.to(dtype)
+        h, xz, a = hidden.split((width // self.blocks, 2 * units, units), -1)
+        seen, out = self.posterior_net.linears[0], self.posterior_net.out
+        seen_h, seen_tokens = seen.weight.to(dtype).split((width, seen.weight.shape[1] - width), -1)
+        return Cell(
+            dtype,
+            _cast(self.in_deter, dtype),
+            _cast(self.in_stoch, dtype),
+            _cast(self.in_action, dtype),
+            h.transpose(1, 2),
+            xz.flatten(0, 1),
+            (a.flatten(0, 1), self.hidden.bias.to(dtype)),
+            (
+                self.gates.weight.to(dtype).transpose(1, 2),
+                rearrange(self.gates.bias.to(dtype), "(g k) -> g 1 k", g=self.blocks),
+            ),
+            seen_h,
+            (seen_tokens, seen.bias.to(dtype)),
+            _cast(out, dtype),
+        )
+
+    def push(self, cell: Cell, action: Float[Tensor, "*b a"]) -> Float[Tensor, "*b d"]:
+        """What the action adds to the input of all blocks, bias included."""
+        x = F.silu(rms_norm(F.linear(action.to(cell.dtype), *cell.action), self.action_norm.weight))
+        return F.linear(x, *cell.block_a)
+
+    def core(
+        self, cell: Cell, h: Float[Tensor, "b d"], z: Float[Tensor, "b z"], push: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b d"]:
+        """The next h in float32; `z` is flat."""
+        low = h.to(cell.dtype)
+        x = F.silu(rms_norm(F.linear(low, *cell.deter), self.deter_norm.weight))
+        y = F.silu(rms_norm(F.linear(z.to(cell.dtype), *cell.stoch), self.stoch_norm.weight))
+        to_all = torch.addmm(push, torch.cat([x, y], -1), cell.block_x.t())
+        y = torch.baddbmm(self._split(to_all), self._split(low), cell.block_h)  # [G B D/G]
+        y = F.silu(rms_norm(self._join(y), self.hidden_norm.weight))
+        weight, bias = cell.gates
+        reset, cand, update = torch.baddbmm(bias, self._split(y), weight).float().chunk(3, -1)
+        old = self._split(h)
+        return self._join(torch.lerp(old, torch.tanh(torch.sigmoid(reset) * cand), torch.sigmoid(update - 1)))
+
+    def prior(self, h: Float[Tensor, "*b d"], dtype: torch.dtype) -> Float[Tensor, "*b s c"]:
+        """Probabilities of z given h alone."""
+        return self._probs(self.prior_net(h.to(dtype)))
+
+    def posterior(
+        self, cell: Cell, h: Float[Tensor, "b d"], seen: Float[Tensor, "b u"]
+    ) -> Float[Tensor, "b s c"]:
+        """Probabilities of z given h and the tokens' projection (`see`)."""
+        x = torch.addmm(seen, h.to(cell.dtype), cell.seen_h.t())
+        x = F.silu(rms_norm(x, self.posterior_net.norms[0].weight))
+        return self._probs(F.linear(x, *cell.seen_out).float())
+
+    def see(self, cell: Cell, tokens: Float[Tensor, "*b k"]) -> Float[Tensor, "*b u"]:
+        """What the tokens add to the posterior's first layer, bias included."""
+        return F.linear(tokens.to(cell.dtype), *cell.seen_tokens)
+
+    def scan(
+        self,
+        cell: Cell,
+        h: Float[Tensor, "b d"],
+        z: Float[Tensor, "b s c"],
+        tokens: Float[Tensor, "b t k"],
+        action: Float[Tensor, "b t a"],
+        first: Bool[Tensor, "b t"],
+        mask: Bool[Tensor, "b t"],
+        uniform: Float[Tensor, "b t s"],
+    ) -> Posterior:
+        """The posterior of every row, each from the one before; `action` is zero where `first`.
+
+        An `is_first` row starts from zeros; a row outside of `mask` hands on the state before it.
+        """
+        z = z.flatten(1)
+        rows = zip(
+            self.push(cell, action).unbind(1),
+            self.see(cell, tokens).unbind(1),
+            (~first).to(h.dtype)[..., None].unbind(1),
+            mask[..., None].unbind(1),
+            uniform.unbind(1),
+            strict=True,
+        )
+        deter, stoch, probs = [], [], []
+        for push, seen, going, known, chance in rows:
+            new = self.core(cell, h * going, z * going, push)
+            p = self.posterior(cell, new, seen)
+            drawn = onehot.straight_through(onehot.pick(p, chance), p)
+            h = torch.where(known, new, h)
+            z = torch.where(known, drawn.flatten(1), z)
+            deter.append(h)
+            stoch.append(z)
+            probs.append(p)
+        drawn = torch.stack(stoch, 1).unflatten(-1, self.shape)
+        return Posterior(torch.stack(deter, 1), drawn, torch.stack(probs, 1))
+
+    def _probs(self, logits: Tensor) -> Tensor:
+        return onehot.unimix(logits.unflatten(-1, self.shape), self.unimix)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[B, D] -> [G, B, D/G], a view."""
+        return x.unflatten(-1, (self.blocks, -1)).transpose(0, 1)
+
+    def _join(self, x: Tensor) -> Tensor:
+        """[G, B, D/G] -> [B, D]."""
+        return x.transpose(0, 1).flatten(1)
+
+
+def _cast(layer: Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    assert layer.bias is not None
+    return layer.weight.to(dtype), layer.bias.to(dtype)

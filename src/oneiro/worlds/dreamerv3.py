@@ -1,0 +1,285 @@
+"""The world of DreamerV3: a recurrent state-space model with categorical latents that explains what it sees.
+
+Paper: Hafner, Pasukonis, Ba, Lillicrap 2025, "Mastering diverse control tasks through world models" (Nature;
+arXiv 2301.04104). Official code: danijar/dreamerv3 ("code" below).
+
+    obs --encoder--> tokens --.
+    (h, z), action --core--> h' --+--posterior--> z'      observed
+                              `--prior---------> z'       imagined
+    feature = [h, z] --> observation, reward, continuation
+
+Deviations from the code:
+1. `judge` and `Prediction.cont` give the probability of not being terminal. The head is trained on
+   (1 - terminal)(1 - 1/horizon) as in the code; the factor is divided out again and the result cut at 1.
+2. Actions of a Box are mapped from its bounds to -1..1 (in the code an environment wrapper does this).
+3. h is carried in float32 when layers compute in bfloat16.
+4. Padding is masked; the code has no padding.
+Not implemented: the options of the code that its released configs do not use.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from oneiro import tree
+from oneiro.nets import onehot
+from oneiro.nets.block_rssm import BlockRSSM
+from oneiro.nets.layers import MLP
+from oneiro.nets.observations import Modalities, ObsDecoder, ObsEncoder
+from oneiro.nets.twohot import TwoHot
+from oneiro.runtime import compute_dtype
+from oneiro.spaces import Spaces
+from oneiro.types import Losses, Obs, Prediction, State, TimeStep
+from oneiro.world import WorldModel
+
+UNITS = {"1m": 64, "12m": 256, "25m": 384, "50m": 512, "100m": 768, "200m": 1024, "400m": 1536}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamerV3Config:
+    """The world of DreamerV3. A size sets all widths; a width other than 0 replaces that of the size."""
+
+    size: Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"] = (
+        "12m"  # parameters with actor and critic
+    )
+    units: int = 0  # d, width of hidden layers; 0 = by size (64 to 1536)
+    deter_dim: int = 0  # width of h; 0 = 8 units
+    stoch: int = 32  # categorical variables in z
+    classes: int = 0  # classes of each; 0 = units / 16
+    depth: int = 0  # channels of the CNNs, times 2, 3, 4, 4; 0 = units / 16
+    blocks: int = 8  # blocks of the recurrent layer
+    vector_layers: int = 3  # hidden layers of the encoder and decoder of vectors
+    unimix: float = 0.01  # share of the uniform distribution in every categorical of z
+    bins: int = 255  # bins of the reward
+    horizon: float = 333.0  # the continuation is trained towards 1 - 1 / horizon
+    free_nats: float = 1.0  # KL below this is not penalised (nats, per time step)
+    image_weight: float = 1.0  # of the squared error of pictures, summed over pixels
+    vector_weight: float = 1.0  # of the error of vectors and categories
+    reward_weight: float = 1.0  # of the cross entropy of the reward
+    cont_weight: float = 1.0  # of the cross entropy of the continuation
+    dyn_weight: float = 1.0  # of the KL that draws the prior to the posterior
+    rep_weight: float = 0.1  # of the KL that draws the posterior to the prior
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of layers; auto = as the device
+
+    def __post_init__(self) -> None:
+        if self.size not in UNITS:
+            raise ValueError(f"size = {self.size!r}: choose one of {', '.join(UNITS)}")
+        if min(self.stoch, self.blocks) < 1 or min(self.units, self.deter_dim, self.classes, self.depth) < 0:
+            raise ValueError(
+                "stoch and blocks must be at least 1; other widths positive, or 0 for that of the size"
+            )
+        if self.deter % self.blocks:
+            raise ValueError(f"deter_dim {self.deter} must be a multiple of blocks {self.blocks}")
+        if not 1 <= self.num_classes < 255:
+            raise ValueError(f"classes must be 1 to 254, got {self.num_classes}")
+        if not 0 < self.unimix < 1:
+            raise ValueError(
+                f"unimix must lie between 0 and 1, got {self.unimix}; 0 would let the KL be infinite"
+            )
+        if self.horizon <= 1:
+            raise ValueError(f"horizon must be more than 1 step, got {self.horizon}")
+
+    @property
+    def width(self) -> int:
+        """d, the width of hidden layers."""
+        return self.units or UNITS[self.size]
+
+    @property
+    def deter(self) -> int:
+        """Width of h."""
+        return self.deter_dim or 8 * self.width
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of each variable of z."""
+        return self.classes or self.width // 16
+
+    @property
+    def cnn_depth(self) -> int:
+        """Channels of the CNNs before they are multiplied."""
+        return self.depth or self.width // 16
+
+    def build(self, spaces: Spaces) -> "DreamerV3":
+        """The world for these spaces; OneiroError if it cannot take them."""
+        return DreamerV3(self, spaces)
+
+
+class DreamerV3(WorldModel):
+    """State: deter [B, D], stoch [B, S, C] one-hot, draw [B] (see `WorldModel`; rows without it are independent)."""
+
+    action_middle: Tensor
+    action_reach: Tensor
+
+    def __init__(self, config: DreamerV3Config, spaces: Spaces) -> None:
+        super().__init__()
+        self.config, self.spaces = config, spaces
+        self.dtype = compute_dtype(config.compute_dtype)
+        d, stoch_dim = config.width, config.stoch * config.num_classes
+        self.feature_dim = config.deter + stoch_dim
+        modalities, mults = Modalities(spaces, "DreamerV3"), (2, 3, 4, 4)
+        self.encoder = ObsEncoder(modalities, config.cnn_depth, mults, d, config.vector_layers)
+        self.dynamics = BlockRSSM(
+            deter_dim=config.deter,
+            stoch=config.stoch,
+            classes=config.num_classes,
+            units=d,
+            blocks=config.blocks,
+            action_dim=spaces.action.dim,
+            token_dim=self.encoder.out_dim,
+            unimix=config.unimix,
+        )
+        self.decoder = ObsDecoder(
+            modalities,
+            config.deter,
+            stoch_dim,
+            config.cnn_depth,
+            mults,
+            d,
+            config.vector_layers,
+            config.blocks,
+        )
+        self.reward = MLP(self.feature_dim, d, 1, config.bins, scale=0.0)
+        self.cont = MLP(self.feature_dim, d, 1, 1)
+        self.twohot = TwoHot(config.bins)
+        low, high = torch.tensor(spaces.action.low), torch.tensor(spaces.action.high)
+        half = (high - low) / 2
+        self.register_buffer("action_middle", (low + high) / 2, persistent=False)
+        self.register_buffer("action_reach", torch.where(half > 0, half, 1.0), persistent=False)
+
+    def start(self, n: int) -> State:
+        """Zeros; every row its own draw."""
+        config = self.config
+        return {
+            "deter": torch.zeros(n, config.deter, device=self.device),
+            "stoch": torch.zeros(n, config.stoch, config.num_classes, device=self.device),
+            "draw": torch.arange(n, device=self.device),
+        }
+
+    def observe(self, state: State, row: TimeStep) -> State:
+        """One step of the core, then the posterior of what is seen."""
+        batch = tree.map(lambda x: x[:, None], row)
+        return self.absorb(state, _unmasked(batch))
+
+    def absorb(self, state: State, batch: TimeStep) -> State:
+        """The posterior over all rows at once."""
+        deter, stoch, _ = self._posterior(batch, state)
+        return {**state, "deter": deter[:, -1], "stoch": stoch[:, -1]}
+
+    def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
+        """One step of the core, then the prior. A temperature divides the logits of z; 0 takes the likeliest."""
+        model, cell = self.dynamics, self.dynamics.cell(self.dtype)
+        stoch = state["stoch"]
+        push = model.push(cell, self._action(action))
+        deter = model.core(cell, state["deter"], stoch.flatten(1), push)
+        probs = model.prior(deter, self.dtype)
+        if temperature == 0:
+            uniform = probs.new_zeros(probs.shape[:2])  # not used
+        elif "draw" in state:
+            uniform = onehot.uniform_of_draw(state["draw"], probs.shape[1])
+        else:
+            uniform = torch.rand(probs.shape[:2], device=probs.device)
+        stoch = onehot.straight_through(onehot.pick(probs, uniform, temperature), probs)
+        following = {**state, "deter": deter, "stoch": stoch}
+        return Prediction(following, *self.judge(following))
+
+    def feature(self, state: State) -> Tensor:
+        """[h, z], float32."""
+        return torch.cat([state["deter"], state["stoch"].flatten(-2)], -1)
+
+    def judge(self, state: State) -> tuple[Tensor, Tensor]:
+        """Mean of the reward, probability of not being terminal."""
+        feature = self.feature(state).to(self.dtype)
+        cont = torch.sigmoid(self.cont(feature)[..., 0]) / (1 - 1 / self.config.horizon)
+        return self.twohot.mean(self.reward(feature)), cont.clamp(max=1)
+
+    def decode(self, state: State) -> Obs:
+        """Pictures in 0..1, vectors as they are, categories as the one-hot of the likeliest."""
+        deter, stoch = state["deter"], state["stoch"].flatten(-2)
+        lead = deter.shape[:-1]
+        obs = self.decoder(*(x.reshape(-1, x.shape[-1]).to(self.dtype) for x in (deter, stoch)))
+        return {name: x.unflatten(0, lead) for name, x in obs.items()}
+
+    def memo(self, state: State) -> dict[str, Tensor]:
+        """h in half precision, z as the classes of its variables (255: none)."""
+        return {"deter": state["deter"].half(), "stoch": onehot.to_index(state["stoch"])}
+
+    def recall(self, memo: dict[str, Tensor], n: int) -> State:
+        """The state that `memo` kept."""
+        stoch = onehot.from_index(memo["stoch"], self.config.num_classes)
+        return {**self.start(n), "deter": memo["deter"].float(), "stoch": stoch}
+
+    def losses(self, batch: TimeStep, parts: Sequence[str], before: State | None = None) -> Losses:
+        """One scalar: errors of observations, reward and continuation, and the two KLs, averaged over known rows."""
+        if batch.reward is None:
+            raise ValueError("DreamerV3 needs rewards; this data has none")
+        config = self.config
+        state = before if before is not None else self.start(len(batch.is_first))
+        deter, stoch, posterior = self._posterior(batch, state)
+        trace = {"deter": deter, "stoch": stoch}
+        feature = self.feature(trace).to(self.dtype)
+        h, z = feature.split((config.deter, feature.shape[-1] - config.deter), -1)
+        flat = tree.map(lambda x: x.flatten(0, 1), (h, z, batch.obs))
+        errors = {k: x.unflatten(0, batch.mask.shape) for k, x in self.decoder.errors(*flat).items()}
+        errors["reward"] = self.twohot.loss(self.reward(feature), batch.reward)
+        alive = (~batch.terminated).float() * (1 - 1 / config.horizon)
+        errors["cont"] = F.binary_cross_entropy_with_logits(
+            self.cont(feature)[..., 0], alive, reduction="none"
+        )
+        prior = self.dynamics.prior(h, self.dtype)
+        errors["kl_dyn"], errors["kl_rep"] = onehot.kl_balanced(posterior, prior, config.free_nats)
+        weight = batch.mask / batch.mask.sum().clamp(min=1)
+        means = {name: (error * weight).sum() for name, error in errors.items()}
+        total = sum(self._weight(name) * mean for name, mean in means.items())
+        assert isinstance(total, Tensor)
+        metrics = {f"world/{name}": mean.detach() for name, mean in means.items()}
+        with torch.no_grad():
+            metrics["world/kl"] = (onehot.kl(posterior, prior) * weight).sum()
+            metrics["world/entropy_prior"] = (onehot.entropy(prior) * weight).sum()
+            metrics["world/entropy_posterior"] = (onehot.entropy(posterior) * weight).sum()
+            metrics["world/loss"] = total.detach()
+        after = {**state, "deter": deter[:, -1], "stoch": stoch[:, -1]}
+        return Losses({"all": total}, metrics, trace, tree.detach(after))
+
+    def _weight(self, name: str) -> float:
+        config = self.config
+        known = {"reward": config.reward_weight, "cont": config.cont_weight}
+        known |= {"kl_dyn": config.dyn_weight, "kl_rep": config.rep_weight}
+        is_image = name in self.decoder.modalities.images
+        return known.get(name, config.image_weight if is_image else config.vector_weight)
+
+    def _posterior(self, batch: TimeStep, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """(deter [B, T, D], stoch [B, T, S, C], posterior probabilities) of rows [B, T] that follow `state`."""
+        lead = batch.is_first.shape
+        obs = {name: x.flatten(0, 1) for name, x in batch.obs.items()}
+        tokens = self.encoder(obs, self.dtype).unflatten(0, lead)
+        action = self._action(batch.action) * ~batch.is_first[..., None]
+        uniform = torch.rand(*lead, self.config.stoch, device=tokens.device)
+        cell = self.dynamics.cell(self.dtype)
+        return self.dynamics.scan(
+            cell, state["deter"], state["stoch"], tokens, action, batch.is_first, batch.mask, uniform
+        )
+
+    def _action(self, action: Tensor | None) -> Tensor:
+        """Bounds of a Box to -1..1, and what lies outside to the bound (no gradient through the size)."""
+        if action is None:
+            raise ValueError("DreamerV3 needs actions; this data has none")
+        if not self.spaces.action.is_discrete:
+            action = (action - self.action_middle) / self.action_reach
+        return action / action.detach().abs().clamp(min=1)
+
+
+def _unmasked(batch: TimeStep) -> TimeStep:
+    """Every row counts: the mask is the caller's concern."""
+    return TimeStep(
+        obs=batch.obs,
+        action=batch.action,
+        reward=batch.reward,
+        is_first=batch.is_first,
+        terminated=batch.terminated,
+        mask=torch.ones_like(batch.mask),
+        memo=batch.memo,
+    )
