@@ -14,6 +14,7 @@ ORDER = (
     ("Data", "data.md"),
     ("Training", "training.md"),
     ("Speed", "speed.md"),
+    ("Dreams as environments", "dreams.md"),
     ("Metrics", "metrics.md"),
     ("Is my world right?", "conformance.md"),
 )

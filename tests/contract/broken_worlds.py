@@ -365,6 +365,24 @@ class CpuOnly(SmallWorld):
         return {**super().start(n), "h": torch.zeros(n, self.config.hidden_dim)}
 
 
+@breaks("a dream is an environment")
+class SqueezedAlone(SmallWorld):
+    def decode(self, state: State) -> Obs:
+        return {name: x.squeeze() for name, x in super().decode(state).items()}
+
+
+@breaks("a seeded dream repeats")
+class CountsItsDreams(SmallWorld):
+    steps = 0
+
+    def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
+        self.steps += 1
+        prediction = super().step(state, action, temperature)
+        return Prediction(
+            prediction.state, prediction.reward, torch.full_like(action[:, 0], self.steps % 3 > 0)
+        )
+
+
 def make(cls: type[SmallWorld]) -> SmallWorld:
     torch.manual_seed(0)
     return cls(SmallConfig(), BOX)

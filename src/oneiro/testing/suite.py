@@ -2,6 +2,7 @@
 
 from oneiro.behaviour import Behaviour
 from oneiro.testing import behaviour_rules as act
+from oneiro.testing import dream_rules as dreams
 from oneiro.testing import form_rules as form
 from oneiro.testing import loss_rules as loss
 from oneiro.testing import state_rules as state
@@ -155,6 +156,16 @@ WORLD_RULES = (
         "it runs where its parameters are",
         loss.runs_elsewhere,
         "torch.zeros, arange or tensor without device=; take the device from a parameter or an input",
+    ),
+    Rule(
+        "a dream is an environment",
+        dreams.is_an_environment,
+        "a squeeze() that drops the batch axis of a single row, or pictures and features that grow without bound",
+    ),
+    Rule(
+        "a seeded dream repeats",
+        dreams.repeats_as_an_environment,
+        "a cache or clock kept on `self`, or chance from elsewhere than torch's generator",
     ),
 )
 
