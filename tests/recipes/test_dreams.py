@@ -109,6 +109,24 @@ def test_an_empty_replay_is_refused_in_words(run: Path, tmp_path: Path) -> None:
         gymnasium.make("oneiro/Dream-v0", run=tmp_path / "nothing")
 
 
+def test_the_ten_lines_of_the_documentation_run(run: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "dreams.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    small = {
+        "300_000": "16",
+        "num_envs=64": "num_envs=2",
+        "n_steps=128, batch_size=1024": "n_steps=8, batch_size=8",
+    }
+    for old, new in {**small, '"runs/demo",': f'"{run}", recipe={TOY!r},'}.items():
+        assert old in code
+        code = code.replace(old, new)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    env = names["player"].env()
+    obs, _ = env.reset(seed=0)
+    assert env.action_space.contains(names["player"].act(obs))
+
+
 def test_a_name_is_all_that_is_registered() -> None:
     assert oneiro.__version__
     spec = gymnasium.spec("oneiro/Dream-v0")

@@ -71,7 +71,8 @@ class DreamEnv(gymnasium.vector.VectorEnv):
         """ValueError for a number out of range, OneiroError where there is no start or nothing to see."""
         _check(num_envs=num_envs, horizon=horizon, temperature=temperature, render_mode=render_mode)
         self.world, self.horizon, self.temperature = world, horizon, temperature
-        self.num_envs, self.sees, self.channels = num_envs, sees, channels
+        self.num_envs, self.sees = num_envs, sees
+        self.channels: Channels = channels
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.render_mode = render_mode
         self.metadata = {
@@ -323,8 +324,9 @@ class DreamEnv(gymnasium.vector.VectorEnv):
 def action_space(codec: ActionCodec) -> gymnasium.Space:
     """The Gymnasium space whose actions the codec takes: Box, Discrete, or MultiDiscrete."""
     if not codec.is_discrete:
-        return gymnasium.spaces.Box(np.float32(codec.low), np.float32(codec.high), dtype=np.float32)
-    groups = codec.groups
+        low, high = np.array(codec.low, np.float32), np.array(codec.high, np.float32)
+        return gymnasium.spaces.Box(low, high, dtype=np.float32)
+    groups = list(codec.groups)
     return (
         gymnasium.spaces.Discrete(groups[0]) if len(groups) == 1 else gymnasium.spaces.MultiDiscrete(groups)
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from oneiro import tree
 from oneiro.agent import Agent
+from oneiro.behaviour import Behaviour
 from oneiro.errors import OneiroError
 from oneiro.recipes import find
 from oneiro.spaces import Spaces
@@ -36,8 +37,8 @@ def open_run(path: Path | str, recipe: str | None = None) -> Trained:
     return Trained.load(restore(find(recipe or name).build(size), values), folder)
 
 
-def load(path: Path | str, *, recipe: str | None = None) -> "Player":
-    """The agent of a run folder, ready to act:
+def load(path: Path | str, *, recipe: str | None = None, behaviour: Behaviour | None = None) -> "Player":
+    """The agent of a run folder, ready to act; with `behaviour`, one that sees with the run's world:
 
     player = oneiro.load("runs/vmc-takecover-demo-0")
     env = player.env()
@@ -45,7 +46,8 @@ def load(path: Path | str, *, recipe: str | None = None) -> "Player":
     obs, reward, terminated, truncated, _ = env.step(player.act(obs))
     """
     run = open_run(path, recipe)
-    return Player(run.agent, run.spaces, run.recipe.env)
+    agent = run.agent if behaviour is None else Agent(run.agent.world, behaviour)
+    return Player(agent, run.spaces, run.recipe.env)
 
 
 class Player:
