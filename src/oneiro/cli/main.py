@@ -20,6 +20,7 @@ VERBS = {
     ),
     "train": ("oneiro.cli.train", "train a recipe; the same command again resumes"),
     "evaluate": ("oneiro.cli.runs", "play the real environment with a trained run"),
+    "compare": ("oneiro.cli.compare", "runs side by side: intervals over seeds, aggregates, published scores"),
     "dream": ("oneiro.cli.runs", "film of truth, dream and difference"),
     "report": ("oneiro.cli.runs", "write report.html of a run"),
     "collect": (

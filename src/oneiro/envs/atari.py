@@ -93,6 +93,11 @@ class AtariConfig(EnvConfig):
         """See `EnvConfig.frames_per_step`."""
         return self.protocol.skip
 
+    @property
+    def benchmark(self) -> str:
+        """See `EnvConfig.benchmark`."""
+        return f"atari100k/{self.game.rpartition('/')[2].partition('-v')[0]}"
+
     def require(self) -> None:
         """MissingExtra without ale-py; OneiroError for a game it does not have."""
         super().require()

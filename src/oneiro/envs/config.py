@@ -49,6 +49,11 @@ class EnvConfig(ABC):
         """Frames of the game that pass in a step of the agent, for logs that count frames (action repeat)."""
         return 1
 
+    @property
+    def benchmark(self) -> str:
+        """The task as scores are published under it, "suite/task"; "" if there are none."""
+        return ""
+
     def make(self, num: int | None = None) -> "VectorEnv":
         """`num` environments (default: the field) behind one vector interface; close it after use."""
         from oneiro.envs.vector import VectorEnv

@@ -66,6 +66,13 @@ class DMCConfig(EnvConfig):
         """See `EnvConfig.frames_per_step`; a frame is a control step."""
         return self.action_repeat
 
+    @property
+    def benchmark(self) -> str:
+        """See `EnvConfig.benchmark`; with other pixels than the standard ones there are no published scores."""
+        if self.shows == "state":
+            return f"dmc-proprio/{self.task}"
+        return f"dmc-vision/{self.task}" if self.shows == "image" and self.quality == "standard" else ""
+
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
         return DMC(self)

@@ -8,17 +8,18 @@ known, under which protocol (sticky actions, what a lost life does), because the
 method were released they are here too; without them a pooled statistic of it cannot be computed.
 """
 
+import difflib
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 import numpy as np
 
-from oneiro.errors import OneiroError, nearest
+from oneiro.errors import OneiroError
 
 ALIASES = {"dmc-proprio/ballincupcatch": "cup_catch", "dmc-vision/ballincupcatch": "cup_catch"}
 
@@ -80,7 +81,7 @@ class Suite:
         found = {_plain(known): method for known, method in self.methods.items()}.get(_plain(name))
         if found is None:
             raise OneiroError(
-                f"no published scores of {name!r} on {self.name}. {nearest(name, self.methods)}"
+                f"no published scores of {name!r} on {self.name}. {_nearest(name, self.methods)}"
             )
         return found
 
@@ -113,7 +114,7 @@ def require_methods(suite_names: Sequence[str], names: Sequence[str]) -> None:
         )
     for name in names:
         if _plain(name) not in map(_plain, known):
-            raise OneiroError(f"no published scores of {name!r} on these tasks. {nearest(name, known)}")
+            raise OneiroError(f"no published scores of {name!r} on these tasks. {_nearest(name, known)}")
 
 
 def _suite(record: dict[str, Any]) -> Suite:
@@ -125,6 +126,15 @@ def _suite(record: dict[str, Any]) -> Suite:
         random=record["random"],
         human=record["human"],
         methods=methods,
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """As `errors.nearest`, upper case and punctuation aside."""
+    spelled = {_plain(each): each for each in known}
+    close = difflib.get_close_matches(_plain(name), spelled, n=1, cutoff=0.5)
+    return (
+        f"Did you mean {spelled[close[0]]!r}?" if close else f"Known: {', '.join(sorted(spelled.values()))}."
     )
 
 

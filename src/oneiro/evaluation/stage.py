@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from oneiro.agent import Agent, Starts
 from oneiro.evaluation.episodes import Scores, dream_scores, evaluate
+from oneiro.evaluation.settings import frames_per_step, settings_of, task_of
 from oneiro.training.evolve import Evolve
 from oneiro.training.schedule import Stage
 from oneiro.training.starts import first_rows
@@ -35,6 +36,7 @@ class Evaluate(Stage):
     with_rivals: bool = True  # also play the rivals
     env: Any = None  # the environment that scores; None = the one the agent was trained in
     dream: bool = True  # also dream as many episodes; needs a world that predicts reward and end
+    explore: bool = False  # the agent samples its actions, as in training; False: the likeliest one
 
     @property
     def opponents(self) -> tuple[Rival, ...]:
@@ -66,7 +68,8 @@ class Evaluate(Stage):
             else:
                 behaviour = rival.policy.build(run.spaces) if rival else run.agent.behaviour
                 env = (rival.env if rival else None) or self.env or run.recipe.env
-                scores = score_real(run, Agent(run.agent.world, behaviour), env, self.episodes, name)
+                agent = Agent(run.agent.world, behaviour)
+                scores = score_real(run, agent, env, self.episodes, name, explore=self.explore)
             scores.save(folder / f"{name.replace(' ', '_').replace(',', '')}.json")
             finished.append(name)
             run.record(
@@ -78,9 +81,19 @@ class Evaluate(Stage):
 
 
 def score_real(
-    run: "Trained", agent: Agent, env_config: Any, episodes: int, name: str, seed: int = 0
+    run: "Trained",
+    agent: Agent,
+    env_config: Any,
+    episodes: int,
+    name: str,
+    seed: int = 0,
+    *,
+    explore: bool = False,
 ) -> Scores:
-    """Episodes of the real environment; every policy with the same seed meets the same ones."""
+    """Episodes of the real environment; every policy with the same seed meets the same ones.
+
+    `explore`: actions are sampled. A policy that looks at nothing (random, a fixed plan) always explores.
+    """
     env = env_config.make()
     try:
         return evaluate(
@@ -88,11 +101,13 @@ def score_real(
             agent,
             episodes=episodes,
             seed=run.recipe.seed + SEED_OFFSET + seed,
-            explore=agent.behaviour.sees == "nothing",
+            explore=explore or agent.behaviour.sees == "nothing",
             about={
                 "policy": name,
                 "env": env_config.describe(),
-                "action_repeat": frames_a_decision(env_config),
+                "task": task_of(env_config),
+                "settings": settings_of(env_config),
+                "action_repeat": frames_per_step(env_config),
             },
         )
     finally:
@@ -110,13 +125,8 @@ def score_dream(run: "Trained", episodes: int, temperature: float | None = None,
     scores = dream_scores(
         run.agent, carry, stage.horizon, chosen, episodes=episodes, seed=run.recipe.seed + SEED_OFFSET + seed
     )
-    repeat = {"policy": "dream", "action_repeat": frames_a_decision(run.recipe.env)}
+    repeat = {"policy": "dream", "action_repeat": frames_per_step(run.recipe.env)}
     return replace(scores, protocol=scores.protocol | repeat)
-
-
-def frames_a_decision(env_config: Any) -> int:
-    """How many frames of the environment one decision lasts."""
-    return int(getattr(env_config, "action_repeat", 1))
 
 
 def dream_settings(run: "Trained") -> Evolve:
