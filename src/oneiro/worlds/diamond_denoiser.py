@@ -121,26 +121,26 @@ class Denoiser(nn.Module):
         guide [B, T, C', H, W]. What is masked, or lies before the start of the target's episode, is blank: mid-grey
         and no action. A first frame is a target too, to be made from blanks, as in the code.
         """
-        n, frames = self.config.context, list(frames.unbind(1))
+        n, own = self.config.context, list(frames.unbind(1))
         episode = first.long().cumsum(1)
         total = torch.zeros((), device=mask.device)
-        for i in range(n, len(frames)):
+        for i in range(n, len(own)):
             known = (mask & (episode == episode[:, i : i + 1]))[:, i - n : i + 1]
-            past = torch.stack(frames[i - n : i], 1) * known[:, :-1, None, None, None]
+            past = torch.stack(own[i - n : i], 1) * known[:, :-1, None, None, None]
             taken = None
             if action is not None:
                 taken = action[:, i - n + 1 : i + 1] * (known & ~first[:, i - n : i + 1])[:, 1:, None]
             context, context_told = self._noised_context(past.flatten(1, 2))
             if guide is not None:
                 context = torch.cat([context, guide[:, i]], 1)
-            noised = self._noised(frames[i], self.draw(frames[i]))
+            noised = self._noised(own[i], self.draw(own[i]))
             modulation = self.net.condition(noised.told, taken, context_told)
             found = self.net(noised.x, self.net.look(context / self.config.sigma_data), modulation)
             error = (found - noised.target).square().mean((1, 2, 3))
             total = total + (error * mask[:, i]).sum() / mask[:, i].sum().clamp(min=1)
-            if i + 1 < len(frames):
-                frames[i] = from_levels(quantise(noised.clean(found.detach()), self.config.rounding))
-        return total / (len(frames) - n)
+            if i + 1 < len(own):
+                own[i] = from_levels(quantise(noised.clean(found.detach()), self.config.rounding))
+        return total / (len(own) - n)
 
     @torch.no_grad()
     def sample(
