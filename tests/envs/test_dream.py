@@ -12,7 +12,8 @@ from gymnasium.utils.passive_env_checker import check_action_space, check_observ
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from oneiro import tree
-from oneiro.envs.dream import DreamEnv, action_space
+from oneiro.envs.dream import DreamEnv
+from oneiro.envs.dream_actions import action_space
 from oneiro.envs.single_dream import SingleDream
 from oneiro.envs.toy import Catch
 from oneiro.errors import OneiroError, Undecodable

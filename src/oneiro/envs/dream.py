@@ -22,8 +22,10 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from oneiro import noise, tree
+from oneiro.envs.dice import Dice
+from oneiro.envs.dream_actions import action_space, to_world
 from oneiro.errors import OneiroError, Undecodable
-from oneiro.spaces import ActionCodec, to_uint8
+from oneiro.spaces import to_uint8
 from oneiro.types import Carry, State
 from oneiro.world import WorldModel
 
@@ -44,7 +46,7 @@ class Moment:
     """[B] bool: the row has ended and begins again at the next step."""
     key: Tensor
     clock: Tensor
-    dice: list[Tensor]
+    dice: Dice
 
 
 class DreamEnv(gymnasium.vector.VectorEnv):
@@ -85,7 +87,7 @@ class DreamEnv(gymnasium.vector.VectorEnv):
         self._steps = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, np.bool_)
         self._key = self._clock = torch.zeros(num_envs, dtype=torch.int64)
-        self._dice: list[Tensor] = []
+        self._dice = Dice(world.device)
         self.single_action_space = action_space(world.spaces.action)
         self.single_observation_space = self._observation_space()
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -169,7 +171,7 @@ class DreamEnv(gymnasium.vector.VectorEnv):
             over=self._over.copy(),
             key=self._key.clone(),
             clock=self._clock.clone(),
-            dice=[state.clone() for state in self._dice],
+            dice=self._dice.copy(),
         )
 
     def rewind(self, moment: Moment) -> np.ndarray:
@@ -180,7 +182,7 @@ class DreamEnv(gymnasium.vector.VectorEnv):
         self._state = tree.clone(tree.to(moment.carry.state, self.world.device))
         self._steps, self._over = moment.steps.copy(), moment.over.copy()
         self._key, self._clock = moment.key.clone(), moment.clock.clone()
-        self._dice = [state.clone() for state in moment.dice]
+        self._dice = moment.dice.copy()
         with self._dreaming():
             return self._look(self._state)
 
@@ -258,7 +260,6 @@ class DreamEnv(gymnasium.vector.VectorEnv):
             )
         if self.sees == "feature":
             return gymnasium.spaces.Box(-np.inf, np.inf, (self.world.feature_dim,), np.float32)
-        self._dice = _roll(0, self.world.device)
         with self._dreaming():
             shape = self._look(tree.take(tree.clone(pool.state), slice(0, 1))).shape[1:]
         return gymnasium.spaces.Box(0, 255, shape, np.uint8)
@@ -294,56 +295,26 @@ class DreamEnv(gymnasium.vector.VectorEnv):
         self._key[rows] = torch.from_numpy(np.concatenate(keys))[rows]
         self._clock[rows] = 0
         if len(rows) == self.num_envs:
-            self._dice = _roll(int(np.random.SeedSequence(seeds).generate_state(1)[0]), self.world.device)
+            self._dice = Dice(self.world.device, int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
     @contextmanager
     def _dreaming(self) -> Iterator[None]:
-        """No gradient, eval mode, the dice of this environment; the caller's world and dice stay as they were."""
-        device = self.world.device
+        """No gradient, eval mode, dice of its own; the world's mode is put back."""
         fitting = (
             [module for module in self.world.modules() if module.training] if self.world.training else []
         )
         for module in fitting:
             module.training = False
-        outside = _dice(device)
-        _set_dice(self._dice or outside, device)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._dice.thrown():
                 yield
         finally:
-            self._dice = _dice(device)
-            _set_dice(outside, device)
             for module in fitting:
                 module.training = True
 
     def _require_open(self) -> None:
         if self.closed:
             raise gymnasium.error.ClosedEnvironmentError("this environment was closed; make another one")
-
-
-def action_space(codec: ActionCodec) -> gymnasium.Space:
-    """The Gymnasium space whose actions the codec takes: Box, Discrete, or MultiDiscrete."""
-    if not codec.is_discrete:
-        low, high = np.array(codec.low, np.float32), np.array(codec.high, np.float32)
-        return gymnasium.spaces.Box(low, high, dtype=np.float32)
-    groups = list(codec.groups)
-    return (
-        gymnasium.spaces.Discrete(groups[0]) if len(groups) == 1 else gymnasium.spaces.MultiDiscrete(groups)
-    )
-
-
-def to_world(codec: ActionCodec, space: gymnasium.Space, actions: Any) -> Tensor:
-    """Actions of a batched space -> float32 [B, A]. Boxes are clipped, as on the way to an environment."""
-    array = np.asarray(actions)
-    if array.shape != space.shape:
-        raise ValueError(f"actions have the shape {list(array.shape)}, expected {list(space.shape or ())}")
-    if not codec.is_discrete:
-        if not np.isfinite(array).all():
-            raise ValueError("actions are not finite; look for NaN in the policy")
-        return codec.from_env(np.clip(array, codec.low, codec.high))
-    if not space.contains(array.astype(space.dtype)):
-        raise ValueError(f"actions {array.tolist()} are not in {space}")
-    return codec.from_env(array)
 
 
 def _picture(world: WorldModel, state: State, channels: Channels) -> np.ndarray:
@@ -372,23 +343,3 @@ def _check(*, num_envs: int, horizon: int, temperature: float, render_mode: str 
         raise ValueError(f"temperature must be 0 (the mode) or more, got {temperature}")
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}')
-
-
-def _dice(device: torch.device) -> list[Tensor]:
-    """States of torch's generators: the CPU's and, where the world is on one, the GPU's."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def _set_dice(states: list[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
-
-
-def _roll(seed: int, device: torch.device) -> list[Tensor]:
-    """The states that `seed` gives torch's generators."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        return _dice(device)
