@@ -1,14 +1,21 @@
 """DreamerV3's two-hot scalars, returns, losses, heads and optimizer against vectors of the official code."""
 
 import json
+import math
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from oneiro.behaviours.actor_critic import ActorCritic, ActorCriticConfig
+from oneiro.nets.layers import MLP
+from oneiro.nets.policies import Actor, OneHots
 from oneiro.nets.twohot import TwoHot, symexp, symlog
 from oneiro.returns import PercentileScale, lambda_return
+from oneiro.spaces import ActionCodec, Spaces
 from oneiro.training.laprop import LaProp
+from oneiro.types import Carry, Dream, TimeStep
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "dreamerv3_behaviour.json").read_text())
 TOLERANCE = 2e-6  # relative: the vectors hold 7 digits of float32
@@ -72,3 +79,135 @@ def test_laprop_with_clipping_and_warm_up():
         # The code corrects its bias with 1 - 0.999^t in float32, which is off by up to 6e-5.
         close(a, expected["a"], atol=3e-6)
         close(b, expected["b"], atol=3e-6)
+
+
+class Table(nn.Module):
+    """Stands for a network: the feature is the number of the row."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return self.rows[feature[..., 0].long()]
+
+
+class ChoiceTable(Table):
+    def forward(self, feature: Tensor) -> OneHots:
+        return OneHots.of(super().forward(feature), (3,))
+
+
+FEATURE = torch.arange(8.0).reshape(2, 4, 1)
+
+
+def tabled(**fields: float) -> ActorCritic:
+    """An actor-critic whose networks are the tables of the vectors."""
+    behaviour = ActorCriticConfig(units=1, layers=1, horizon=3, **fields).build(Spaces({}, ActionCodec(3)), 1)
+    i, m = torch.arange(255.0), torch.arange(1.0, 9)[:, None]
+    peak = i - 127
+    behaviour.actor = ChoiceTable(wave(24, 0.8, 0.5, (8, 3)))
+    behaviour.critic = Table(-(((peak - 10 * torch.sin(0.9 * m)) / 12) ** 2))
+    behaviour.slow = Table(-(((peak - 10 * torch.sin(0.9 * m + 0.5)) / 12) ** 2))
+    return behaviour
+
+
+def test_losses_of_a_dream():
+    vector = VECTORS["imag_loss"]
+    action = nn.functional.one_hot(torch.tensor(vector["actions"]), 3).float()
+    dreamed = Dream(
+        view=FEATURE,
+        action=torch.zeros(2, 4, 3),
+        reward=wave(8, 1.3, 0.2, (2, 4)),
+        cont=0.9 + wave(8, 1.0, -1.0, (2, 4), 0.09),  # the discount is in it
+        aux={"raw": action[:, :-1]},
+        last=Carry(state={}),
+    )
+    behaviour = tabled(discount_horizon=math.inf)
+    close(behaviour.twohot.mean(behaviour.critic(FEATURE)), vector["value_pred"], 1e-5)
+    close(behaviour.twohot.mean(behaviour.slow(FEATURE)), vector["slow_pred"], 1e-5)
+    one = torch.ones(2)
+    by_part, _, returns = behaviour.dream_losses(dreamed, one, ("actor", "critic"))
+    close(returns, vector["ret"], 1e-5)
+    close(behaviour.scale.low, vector["retnorm_lo"], 1e-5)
+    close(behaviour.scale.high, vector["retnorm_hi"], 1e-5)
+    close(by_part["actor"], torch.tensor(vector["policy_loss"]).mean(), 1e-5)
+    close(by_part["critic"], torch.tensor(vector["value_loss"]).mean(), 1e-5)
+    for row in range(2):  # each row by itself: nothing cancels
+        behaviour = tabled(discount_horizon=math.inf)
+        behaviour.scale.rate = 1e-9
+        by_part, _, _ = behaviour.dream_losses(dreamed, torch.arange(2) == row, ("actor", "critic"))
+        close(by_part["actor"], torch.tensor(vector["policy_loss"][row]).mean(), 1e-5)
+        close(by_part["critic"], torch.tensor(vector["value_loss"][row]).mean(), 1e-5)
+
+
+def test_value_loss_on_recorded_rows():
+    vector = VECTORS["repl_loss"]
+    ends = torch.tensor(vector["last"])
+    batch = TimeStep(
+        obs={},
+        action=None,
+        reward=wave(8, 1.3, 0.2, (2, 4)),
+        is_first=torch.tensor([[True, False, False, True], [True, False, False, False]]),
+        terminated=ends,
+        mask=torch.ones(2, 4, dtype=torch.bool),
+    )
+    loss = tabled().replay_loss(FEATURE, batch, torch.tensor(vector["boot"]))
+    close(loss, torch.tensor(vector["loss"]).mean(), 1e-5)
+
+
+def fill(parameters: dict[str, Tensor]) -> None:
+    """The rule of the vectors: names sorted, 0.3 sin(0.37 (j + 1) + 1.7 i); scales one more; kernels are [in, out]."""
+    for i, name in enumerate(sorted(parameters)):
+        weight = parameters[name]
+        flat = 0.3 * torch.sin(0.37 * torch.arange(1.0, weight.numel() + 1) + 1.7 * i)
+        value = flat.reshape(weight.T.shape).T if weight.ndim == 2 else flat
+        weight.data.copy_(value + 1 if name.endswith("scale") else value)
+
+
+def named(prefix: str, mlp: MLP, **outputs: nn.Module) -> dict[str, Tensor]:
+    pairs = [(f"mlp/linear{i}", linear) for i, linear in enumerate(mlp.linears)]
+    pairs += [(f"head/{name}", output) for name, output in outputs.items()]
+    found = {f"{prefix}/mlp/norm{i}/scale": norm.weight for i, norm in enumerate(mlp.norms)}
+    for name, linear in pairs:
+        found |= {f"{prefix}/{name}/kernel": linear.weight, f"{prefix}/{name}/bias": linear.bias}
+    return found
+
+
+def test_heads():
+    vector = VECTORS["heads"]
+    actor, cont = Actor(6, 4, 1, ActionCodec(2, (-1.0, -1.0), (1.0, 1.0))), MLP(6, 4, 1, 1)
+    parameters = named("pol", actor.torso, mean=actor.outputs["mean"], stddev=actor.outputs["std"])
+    parameters |= named("con", cont, logit=cont.out)
+    assert {k: list(v.shape)[::-1] for k, v in parameters.items()} == vector["params"]
+    fill(parameters)
+    x = wave(12, 0.4, 0.2, (2, 6))
+    policy = actor(x)
+    close(policy.mean, vector["mean"], 1e-5)
+    close(policy.std, vector["std"], 1e-5)
+    close(policy.log_prob(torch.tensor([[0.3, -0.8], [1.2, 0.0]])), vector["logp"], 1e-5)
+    close(policy.entropy(), vector["entropy"], 1e-5)
+    logit = cont(x)[:, 0]
+    close(logit.sigmoid(), vector["con_prob"], 1e-5)
+    soft = torch.tensor([1 - 1 / 333, 0.0])
+    loss = nn.functional.binary_cross_entropy_with_logits(logit, soft, reduction="none")
+    close(loss, vector["con_loss"], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("units", "actor", "critic"),
+    [
+        (64, 50_706, 66_111),
+        (256, 792_594, 853_503),
+        (384, 1_778_706, 1_869_951),
+        (512, 3_158_034, 3_279_615),
+        (768, 7_096_338, 7_278_591),
+        (1024, 12_607_506, 12_850_431),
+        (1536, 28_348_434, 28_712_703),
+    ],
+)
+def test_parameter_counts(units, actor, critic):
+    with torch.device("meta"):
+        spaces = Spaces({}, ActionCodec(18))
+        behaviour = ActorCriticConfig(units=units).build(spaces, 10 * units)
+    counts = [sum(p.numel() for p in part.parameters()) for part in (behaviour.actor, behaviour.critic)]
+    assert counts == [actor, critic]
