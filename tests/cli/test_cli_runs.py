@@ -43,6 +43,18 @@ def test_a_recipe_of_ones_own_trains_evaluates_dreams_and_reports(trained: Path,
     assert len(film["psnr"]) == 6
 
 
+def test_the_protocol_is_kept_beside_the_scores(copy: Path):
+    before = (copy / "scores" / "real.json").read_text()
+    assert evaluate(copy, "--sample").out.count("actions sampled") == 1
+    assert (copy / "scores" / "real.json").read_text() == before
+    assert evaluate(copy, "--sample", "--save").code == 0
+    protocol = json.loads((copy / "scores" / "real.json").read_text())["protocol"]
+    assert (protocol["explore"], protocol["episodes"], protocol["task"]) == (True, 3, "toy dodge")
+    assert protocol["settings"] == {}  # nothing of a toy can be set that would change its scores
+    assert evaluate(copy, "--greedy", "--json").json["real"]["protocol"]["explore"] is False
+    assert evaluate(copy, "--greedy", "--sample").is_error("exclude each other")
+
+
 def test_code_that_a_run_folder_names_is_not_run(copy: Path, tmp_path: Path):
     planted = tmp_path / "planted.py"
     planted.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")

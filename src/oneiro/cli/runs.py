@@ -12,7 +12,7 @@ from oneiro.cli.first_line import first_line
 from oneiro.cli.options import parse
 from oneiro.errors import OneiroError
 from oneiro.evaluation.episodes import Scores
-from oneiro.evaluation.stage import Evaluate, dream_settings, load_scores, score_dream, score_real
+from oneiro.evaluation.stage import FOLDER, Evaluate, dream_settings, load_scores, score_dream, score_real
 from oneiro.recipes.saved import open_run
 from oneiro.training.progress import Progress
 from oneiro.training.run import Trained
@@ -27,6 +27,9 @@ class EvaluateRun:
     run: RunArgument  # run folder
     episodes: int = 100  # how many
     seed: int = 0  # which episodes: the same seed gives every agent the same ones
+    greedy: bool = False  # the likeliest action; default: as the recipe's evaluation does it
+    sample: bool = False  # sampled actions, as in training
+    save: bool = False  # keep the scores in the run folder, where report and compare read them
     dream: bool = False  # also dream as many episodes
     temperature: float | None = None  # of that dream; default: that of training
     recipe: str | None = None  # file.py:function, if the run was made by a recipe of your own
@@ -40,13 +43,19 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     )
     if own.episodes < 2:
         raise OneiroError(f"an interval needs at least 2 episodes, got --episodes {own.episodes}")
+    if own.greedy and own.sample:
+        raise OneiroError("--greedy and --sample exclude each other")
     run = open_run(own.run, own.recipe)
     with Progress(f"{own.episodes} episodes", run.recipe.runtime.device, own.run):
         stage = next((s for _, s in run.stages if isinstance(s, Evaluate)), Evaluate())
         env = stage.env or run.recipe.env
-        scores = {"real": score_real(run, run.agent, env, own.episodes, "real", own.seed)}
+        explore = own.sample or (stage.explore and not own.greedy)
+        scores = {"real": score_real(run, run.agent, env, own.episodes, "real", own.seed, explore=explore)}
         if own.dream:
             scores["dream"] = score_dream(run, own.episodes, own.temperature, own.seed)
+    if own.save:
+        for name, each in scores.items():
+            each.save(own.run / FOLDER / f"{name}.json")
     if own.json:
         print(json.dumps({name: s.to_json() for name, s in scores.items()}))
     else:
@@ -152,7 +161,8 @@ def _protocol(facts: dict[str, Any]) -> str:
     """What was played, in one line."""
     if facts.get("kind") == "dream":
         return f"its own dream, temperature {facts['temperature']:g}, at most {facts['horizon']:,} decisions"
-    return str(facts.get("env", "?"))
+    actions = ", actions sampled" if facts.get("explore") and facts.get("policy") == "real" else ""
+    return f"{facts.get('env', '?')}{actions}"
 
 
 def write_run_report(run: Trained) -> Path:

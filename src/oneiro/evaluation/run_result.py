@@ -47,7 +47,7 @@ class RunResult:
         """What decides the meaning of the evaluation's scores."""
         assert self.evaluation is not None
         protocol = self.evaluation.protocol
-        settings = protocol.get("settings") or {"env": protocol.get("env")}
+        settings = protocol.get("settings", {"env": protocol.get("env")})
         return {**settings, "actions_are": "sampled" if protocol.get("explore") else "greedy"}
 
 
