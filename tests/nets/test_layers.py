@@ -47,3 +47,20 @@ def test_an_mlp_with_an_output_answers_in_float32() -> None:
     assert MLP(8, 16, 2)(x.bfloat16()).dtype == torch.bfloat16
     assert MLP(8, 16, 2, out=5, scale=0.0)(x).abs().max() == 0
     assert sum(p.numel() for p in mlp.parameters()) == 8 * 16 + 16 * 2 + 16 * 16 + 16 * 2 + 16 * 5 + 5
+
+
+def test_norm_and_silu_at_once_are_the_same() -> None:
+    norm, x = RMSNorm(6), torch.randn(3, 4, 6, requires_grad=True)
+    torch.nn.init.normal_(norm.weight)
+    weight = torch.randn(3, 4, 6)
+    found, plain = norm.silu(x), torch.nn.functional.silu(norm(x))
+    assert torch.allclose(found, plain, atol=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(norm.silu(x), plain, atol=1e-6)
+    for a, b in zip(
+        torch.autograd.grad((found * weight).sum(), (x, norm.weight)),
+        torch.autograd.grad((plain * weight).sum(), (x, norm.weight)),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert norm.silu(x.bfloat16()).dtype == torch.bfloat16

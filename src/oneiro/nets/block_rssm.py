@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oneiro.nets import onehot
-from oneiro.nets.layers import MLP, BlockLinear, Linear, RMSNorm, rms_norm
+from oneiro.nets.layers import MLP, BlockLinear, Linear, RMSNorm
 
 
 class Cell(NamedTuple):
@@ -103,7 +103,7 @@ class BlockRSSM(nn.Module):
 
     def push(self, cell: Cell, action: Float[Tensor, "*b a"]) -> Float[Tensor, "*b d"]:
         """What the action adds to the input of all blocks, bias included."""
-        x = F.silu(rms_norm(F.linear(action.to(cell.dtype), *cell.action), self.action_norm.weight))
+        x = self.action_norm.silu(F.linear(action.to(cell.dtype), *cell.action))
         return F.linear(x, *cell.block_a)
 
     def core(
@@ -111,11 +111,11 @@ class BlockRSSM(nn.Module):
     ) -> Float[Tensor, "b d"]:
         """The next h in float32; `z` is flat."""
         low = h.to(cell.dtype)
-        x = F.silu(rms_norm(F.linear(low, *cell.deter), self.deter_norm.weight))
-        y = F.silu(rms_norm(F.linear(z.to(cell.dtype), *cell.stoch), self.stoch_norm.weight))
+        x = self.deter_norm.silu(F.linear(low, *cell.deter))
+        y = self.stoch_norm.silu(F.linear(z.to(cell.dtype), *cell.stoch))
         to_all = torch.addmm(push, torch.cat([x, y], -1), cell.block_x.t())
         y = torch.baddbmm(self._split(to_all), self._split(low), cell.block_h)  # [G B D/G]
-        y = F.silu(rms_norm(self._join(y), self.hidden_norm.weight))
+        y = self.hidden_norm.silu(self._join(y))
         weight, bias = cell.gates
         reset, cand, update = torch.baddbmm(bias, self._split(y), weight).float().chunk(3, -1)
         old = self._split(h)
@@ -130,7 +130,7 @@ class BlockRSSM(nn.Module):
     ) -> Float[Tensor, "b s c"]:
         """Probabilities of z given h and the tokens' projection (`see`)."""
         x = torch.addmm(seen, h.to(cell.dtype), cell.seen_h.t())
-        x = F.silu(rms_norm(x, self.posterior_net.norms[0].weight))
+        x = self.posterior_net.norms[0].silu(x)
         return self._probs(F.linear(x, *cell.seen_out).float())
 
     def see(self, cell: Cell, tokens: Float[Tensor, "*b k"]) -> Float[Tensor, "*b u"]:

@@ -91,7 +91,7 @@ class ImageEncoder(nn.Module):
         """The last map, flattened as rows, columns, channels."""
         x = x.contiguous(memory_format=memory_format())
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = rearrange(F.silu(norm(conv.pooled(x))), "n h w c -> n c h w")
+            x = rearrange(norm.silu(conv.pooled(x)), "n h w c -> n c h w")
         return rearrange(x, "n c h w -> n (h w c)")
 
 
@@ -130,10 +130,10 @@ class ImageDecoder(nn.Module):
         """Logits with every 2x2 patch together (see `unpack`), in the dtype of the inputs."""
         h, w = self.map
         a = rearrange(self.from_deter(deter), "n (g h w c) -> n h w (g c)", g=self.blocks, h=h, w=w)
-        b = self.to_map(F.silu(self.stoch_norm(self.from_stoch(stoch))))
-        x = F.silu(self.map_norm(a + rearrange(b, "n (h w c) -> n h w c", h=h, w=w)))
+        b = self.to_map(self.stoch_norm.silu(self.from_stoch(stoch)))
+        x = self.map_norm.silu(a + rearrange(b, "n (h w c) -> n h w c", h=h, w=w))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            y = F.silu(norm(conv.upsampled(rearrange(x, "n h w c -> n c h w"))))
+            y = norm.silu(conv.upsampled(rearrange(x, "n h w c -> n c h w")))
             x = rearrange(y, "n h w p q c -> n (h p) (w q) c")
         return self.image.upsampled(rearrange(x, "n h w c -> n c h w"))
 

@@ -14,14 +14,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from oneiro.errors import OneiroError
 from oneiro.nets import cnn
 from oneiro.nets.layers import MLP, Linear
 from oneiro.nets.twohot import symexp, symlog
+from oneiro.runtime import memory_format
 from oneiro.spaces import Spaces, to_float
 from oneiro.types import Obs
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.default
 
 
 class Modalities:
@@ -75,8 +79,9 @@ class ObsEncoder(nn.Module):
             raise ValueError(f"the rows lack {missing}; the world was built for {sorted(m.shapes)}")
         if self.image is not None:
             pictures = _side_by_side([obs[name] for name in m.images])
-            is_byte = pictures.dtype == torch.uint8
-            tokens.append(self.image((pictures / 255 if is_byte else pictures).sub(0.5).to(dtype)))
+            pictures = pictures.contiguous(memory_format=memory_format())
+            scale = 1 / 255 if pictures.dtype == torch.uint8 else 1.0
+            tokens.append(self.image(pictures.to(dtype, copy=True).mul_(scale).sub_(0.5)))
         if self.vector is not None:
             inputs = [
                 obs[name].flatten(1) if name in m.classes else symlog(obs[name].float().reshape(-1, width))
@@ -114,14 +119,11 @@ class ObsDecoder(nn.Module):
         """By modality, float32 [N]: summed over pixels and numbers. The dtype of `h` is that of the layers."""
         m, errors = self.modalities, {}
         if self.image is not None:
-            drawn = torch.sigmoid(self.image.packed(h, z).float())
-            colour = 0
-            for name in m.images:
-                channels = m.shapes[name][0]
-                truth = to_float(cnn.pack(obs[name]))
-                difference = drawn[..., colour : colour + channels] - truth
-                errors[name] = difference.square().flatten(1).sum(-1)
-                colour += channels
+            drawn = self.image.packed(h, z).float()
+            channels = [m.shapes[name][0] for name in m.images]
+            parts = drawn.split(channels, -1) if len(channels) > 1 else (drawn,)
+            for name, logits in zip(m.images, parts, strict=True):
+                errors[name] = _SquaredError.apply(logits, obs[name])
         for name, out in self._outputs(h, z).items():
             truth = obs[name].float().reshape(out.shape)
             if name in m.classes:
@@ -147,6 +149,27 @@ class ObsDecoder(nn.Module):
             return {}
         x = self.vector(torch.cat([z, h], -1))
         return {name: self.heads[name](x).float() for name in self.modalities.vectors}
+
+
+class _SquaredError(torch.autograd.Function):
+    """Logits [N, h, w, 2, 2, C] and picture [N, C, H, W] -> [N]: sum of (sigmoid(logits) - picture)^2."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, picture: Tensor) -> Tensor:
+        drawn = torch.sigmoid(logits)
+        difference = cnn.pack(picture).contiguous().to(drawn.dtype, copy=True)
+        if picture.dtype == torch.uint8:
+            difference.mul_(1 / 255)
+        difference = torch.sub(drawn, difference, out=difference)
+        ctx.save_for_backward(drawn, difference)
+        return torch.linalg.vector_norm(difference.flatten(1), dim=1).square_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        drawn, difference = ctx.saved_tensors  # type: ignore[attr-defined]
+        scale = (2 * grad).view(-1, *[1] * (drawn.ndim - 1))
+        return _sigmoid_backward(difference * scale, drawn), None
 
 
 def _side_by_side(pictures: list[Tensor]) -> Tensor:
