@@ -175,9 +175,14 @@ def test_a_seed_is_a_dream(mode: AutoresetMode) -> None:
 def test_torchs_dice_and_the_worlds_mode_are_left_alone() -> None:
     world = DodgeOracle()
     world.add_module("frozen", torch.nn.Dropout().eval())
-    env = DreamEnv(world.train(), Carry(state=world.start(2)), 2, 5)
-    world.frozen.eval()
+
+    def settle(n: int, random: np.random.Generator) -> Carry:
+        torch.rand(n)  # as a world does whose posterior is drawn
+        return Carry(state=world.start(n))
+
     dice = torch.get_rng_state()
+    env = DreamEnv(world.train(), settle, 2, 5)
+    world.frozen.eval()
     env.reset(seed=0)
     roll(env, 10)
     assert torch.equal(torch.get_rng_state(), dice)
@@ -356,6 +361,10 @@ def test_what_cannot_be_is_refused_in_words() -> None:
         rain(horizon=0)
     with pytest.raises(ValueError, match="num_envs"):
         rain(0)
+    with pytest.raises(ValueError, match="'image', 'feature'"):
+        rain(sees="pixels")
+    with pytest.raises(ValueError, match="render_mode"):
+        rain(render_mode="human")
     with pytest.raises(ValueError, match="temperature"):
         rain(temperature=-1.0)
     with pytest.raises(OneiroError, match="nowhere to begin"):

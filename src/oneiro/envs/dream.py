@@ -71,7 +71,10 @@ class DreamEnv(gymnasium.vector.VectorEnv):
         render_mode: str | None = None,
     ) -> None:
         """ValueError for a number out of range, OneiroError where there is no start or nothing to see."""
-        _check(num_envs=num_envs, horizon=horizon, temperature=temperature, render_mode=render_mode)
+        _check(num_envs, horizon, temperature)
+        _one_of("sees", sees, ("image", "feature"))
+        _one_of("channels", channels, ("first", "last"))
+        _one_of("render_mode", render_mode, (None, "rgb_array"))
         self.world, self.horizon, self.temperature = world, horizon, temperature
         self.num_envs, self.sees = num_envs, sees
         self.channels: Channels = channels
@@ -252,7 +255,8 @@ class DreamEnv(gymnasium.vector.VectorEnv):
 
     def _observation_space(self) -> gymnasium.Space:
         """Looks at one start, so that a world that cannot be shown says so before anything begins."""
-        pool = self._starts(1, np.random.default_rng(0)) if callable(self._starts) else self._starts
+        with self._dreaming():
+            pool = self._starts(1, np.random.default_rng(0)) if callable(self._starts) else self._starts
         if not tree.leaves(pool.state) or not tree.size(pool.state):
             raise OneiroError(
                 "there is nowhere to begin: the starts have no rows; collect episodes first, or settle the agent "
@@ -286,8 +290,8 @@ class DreamEnv(gymnasium.vector.VectorEnv):
         if seed is None:
             seed = int(self.np_random.integers(2**31))
         else:
-            super().reset(seed=seed if isinstance(seed, int) else seed[0])
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
+            super().reset(seed=int(seed) if isinstance(seed, int | np.integer) else seed[0])
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"a list of seeds needs {self.num_envs} of them, got {len(seeds)}")
         keys = [np.random.SeedSequence(s).generate_state(1, np.uint64).astype(np.int64) for s in seeds]
@@ -320,12 +324,14 @@ class DreamEnv(gymnasium.vector.VectorEnv):
 def _picture(world: WorldModel, state: State, channels: Channels) -> np.ndarray:
     """uint8 [B, C, H, W] or [B, H, W, C]."""
     try:
-        image = to_uint8(world.decode(state)["image"])
-    except (Undecodable, KeyError) as error:
-        raise OneiroError(
+        image = world.decode(state).get("image")
+    except Undecodable:
+        image = None
+    if image is None:
+        raise Undecodable(
             f'{type(world).__name__} draws no pictures; use the feature view instead: sees="feature"'
-        ) from error
-    array = image.cpu().numpy()
+        )
+    array = to_uint8(image).cpu().numpy()
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1) if channels == "last" else array)
 
 
@@ -334,12 +340,15 @@ def _known(name: str, value: np.ndarray, where: np.ndarray) -> dict[str, Any]:
     return {name: np.where(where, value, 0.0), f"_{name}": where.copy()}
 
 
-def _check(*, num_envs: int, horizon: int, temperature: float, render_mode: str | None) -> None:
+def _check(num_envs: int, horizon: int, temperature: float) -> None:
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
     if horizon < 1:
         raise ValueError(f"horizon must be at least 1 imagined step, got {horizon}")
     if not temperature >= 0:
         raise ValueError(f"temperature must be 0 (the mode) or more, got {temperature}")
-    if render_mode not in (None, "rgb_array"):
-        raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}')
+
+
+def _one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
