@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from oneiro.data.store import EpisodeStore
+from oneiro.data.episode_reader import EpisodeReader
 from oneiro.types import TimeStep
 
 
@@ -21,7 +21,7 @@ class Stretch:
     stop: int
 
 
-def choose(store: EpisodeStore, fields: Sequence[str]) -> tuple[str, ...]:
+def choose(store: EpisodeReader, fields: Sequence[str]) -> tuple[str, ...]:
     """The fields to read: the given ones, checked; everything but the memo if none are given."""
     if not fields:
         return tuple(name.removeprefix("obs/") for name in store.columns)
@@ -32,7 +32,7 @@ def choose(store: EpisodeStore, fields: Sequence[str]) -> tuple[str, ...]:
 
 
 def gather(
-    store: EpisodeStore, fields: Iterable[str], size: int, length: int, stretches: Iterable[Stretch]
+    store: EpisodeReader, fields: Iterable[str], size: int, length: int, stretches: Iterable[Stretch]
 ) -> TimeStep:
     """The batch [size, length] made of `stretches`; what none of them covers is padding (zeros, mask False)."""
     arrays = {}

@@ -201,12 +201,16 @@ class _Loop:
         if not rows or not self.carry.memory:
             return
         parts = [self.parts[self.slots[i]] for i in rows]
-        key = torch.tensor([part.key for part in parts], device=self.device)
         fresh = self.memory(torch.tensor([part.id for part in parts]))
+        self.carry = seat(self.carry, rows, fresh, [part.key for part in parts])
 
-        def with_key(path: tuple[Any, ...], x: Tensor) -> Tensor:
-            return key.to(x.device) if path[-1] == "key" else x
 
-        own: Any = optree.tree_map_with_path(with_key, fresh, namespace=tree.NAMESPACE)  # pyright: ignore[reportArgumentType]
-        index = torch.tensor(rows, device=self.device)
-        self.carry = Carry(state=self.carry.state, memory=tree.put(self.carry.memory, index, own))
+def seat(carry: Carry, rows: Sequence[int], memory: State, keys: Sequence[int]) -> Carry:
+    """The carry in which `rows` begin an episode with this memory of the behaviour, and with these keys."""
+
+    def with_key(path: tuple[Any, ...], x: Tensor) -> Tensor:
+        return torch.tensor(keys, device=x.device) if path[-1] == "key" else x
+
+    own: Any = optree.tree_map_with_path(with_key, memory, namespace=tree.NAMESPACE)  # pyright: ignore[reportArgumentType]
+    index = torch.tensor(rows, device=tree.leaves(carry.memory)[0].device)
+    return Carry(state=carry.state, memory=tree.put(carry.memory, index, own))

@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from oneiro.data.episode_reader import EpisodeReader
 from oneiro.data.episodes import Episode
 from oneiro.data.store import EpisodeStore
 from oneiro.errors import MissingExtra, OneiroError
@@ -26,7 +27,7 @@ CHANNELS = (1, 3, 4)
 
 
 def export_minari(
-    store: EpisodeStore, dataset_id: str, spaces: Spaces, *, env: str | None = None, **about: Any
+    store: EpisodeReader, dataset_id: str, spaces: Spaces, *, env: str | None = None, **about: Any
 ) -> Any:
     """Write every episode of `store` as the Minari data set `dataset_id` (for example "doom/random-v0").
 
@@ -96,7 +97,7 @@ def _minari() -> Any:
     return minari
 
 
-def _buffers(store: EpisodeStore, codec: ActionCodec) -> Iterator[Any]:
+def _buffers(store: EpisodeReader, codec: ActionCodec) -> Iterator[Any]:
     from minari.data_collector import EpisodeBuffer
 
     for id in store.ids[store.lengths > 1].tolist():
@@ -114,7 +115,7 @@ def _buffers(store: EpisodeStore, codec: ActionCodec) -> Iterator[Any]:
         )
 
 
-def _observation_space(store: EpisodeStore) -> gymnasium.spaces.Dict:
+def _observation_space(store: EpisodeReader) -> gymnasium.spaces.Dict:
     spaces = {}
     for name, column in store.columns.items():
         if name.startswith("obs/"):

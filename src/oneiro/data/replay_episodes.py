@@ -4,22 +4,19 @@ An episode is listed when its last row is known and its first row is still kept.
 among the fields: they are states of a world, not what an episode holds.
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from oneiro.data.columns import Column
-from oneiro.data.episodes import Episode
+from oneiro.data.episode_reader import EpisodeReader
 from oneiro.data.replay import Replay
 from oneiro.data.segments import LAST, TERMINAL
 from oneiro.errors import OneiroError, nearest
 
 
-class ReplayEpisodes:
+class ReplayEpisodes(EpisodeReader):
     """A view; nothing is copied before it is read."""
-
-    memos: tuple[str, ...] = ()
 
     def __init__(self, replay: Replay) -> None:
         self.replay, self.folder, self.capacity = replay, replay.folder, replay.capacity
@@ -33,7 +30,7 @@ class ReplayEpisodes:
         return id in self.ids
 
     @property
-    def version(self) -> int:
+    def version(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Changes with the content, so that samplers know when to count again."""
         return self.replay.version
 
@@ -48,7 +45,7 @@ class ReplayEpisodes:
         return self._episodes()[:, 3].copy()
 
     @property
-    def rows(self) -> int:
+    def rows(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Number of rows of all episodes."""
         return int(self._episodes()[:, 3].sum())
 
@@ -63,46 +60,19 @@ class ReplayEpisodes:
         return self.replay.columns
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        """Everything that can be asked for by name."""
-        return tuple(name.removeprefix("obs/") for name in self.columns)
+    def memos(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def length(self, id: int) -> int:
+        """Rows of an episode."""
+        return self._episode(id)[3]
 
     def info(self, id: int) -> dict[str, Any]:
         """Which stream it was played in, its length in steps, and whether it was cut off."""
         _, stream, _, rows, end = self._episode(id)
         info = {"stream": stream, "length": rows - 1, "truncated": not end & TERMINAL}
         return info if end else info | {"abandoned": True}
-
-    def read(
-        self, id: int, start: int = 0, stop: int | None = None, fields: Iterable[str] | None = None
-    ) -> Episode:
-        """Rows start .. stop of an episode (all by default); `fields` picks modalities, None is all of them."""
-        rows = self._episode(id)[3]
-        stop = rows if stop is None else stop
-        if not 0 <= start <= stop <= rows:
-            raise OneiroError(f"episode {id} has rows 0 to {rows}, asked for {start} to {stop}")
-        modalities = [name.removeprefix("obs/") for name in self.columns if name.startswith("obs/")]
-        wanted = modalities if fields is None else [*fields]
-        arrays = {}
-        for name in {*wanted, "action", "reward"}:
-            column = self.column(name)
-            arrays[name] = np.empty((stop - start, *column.shape), column.dtype)
-            self.copy(name, id, start, arrays[name])
-        return Episode(
-            id=id,
-            obs={name: arrays[name] for name in wanted if name in modalities},
-            action=arrays["action"],
-            reward=arrays["reward"],
-            terminated=self.terminated(id, start, stop),
-            info=self.info(id),
-            start=start,
-        )
-
-    def episodes(self, fields: Iterable[str] | None = None) -> Iterator[Episode]:
-        """Every episode, whole, in the order of ids; see `read` for `fields`."""
-        fields = fields if fields is None else tuple(fields)
-        for id in self.ids.tolist():
-            yield self.read(id, fields=fields)
 
     def column(self, field: str) -> Column:
         """Type of a field; OneiroError that names the fields there are."""

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from oneiro.data.batches import Stretch, choose, gather
-from oneiro.data.store import EpisodeStore
+from oneiro.data.episode_reader import EpisodeReader
 from oneiro.errors import OneiroError
 from oneiro.types import TimeStep
 
@@ -23,7 +23,7 @@ from oneiro.types import TimeStep
 class Sampler(ABC):
     """Batches from a store; built by a sampler's config."""
 
-    def __init__(self, store: EpisodeStore, fields: tuple[str, ...], seed: int) -> None:
+    def __init__(self, store: EpisodeReader, fields: tuple[str, ...], seed: int) -> None:
         self.store, self.seed = store, seed
         self._asked = fields
         self._fields: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Frames:
     def __post_init__(self) -> None:
         _require_positive(self, "size", "pool")
 
-    def build(self, store: EpisodeStore, seed: int) -> "FrameSampler":
+    def build(self, store: EpisodeReader, seed: int) -> "FrameSampler":
         """The sampler over `store`."""
         return FrameSampler(self, store, seed)
 
@@ -93,7 +93,7 @@ class FrameSampler(Sampler):
 
     RUN = 8
 
-    def __init__(self, config: Frames, store: EpisodeStore, seed: int) -> None:
+    def __init__(self, config: Frames, store: EpisodeReader, seed: int) -> None:
         self.config = config
         super().__init__(store, config.fields, seed)
 
@@ -157,7 +157,7 @@ class Windows:
             if getattr(self, name) not in known:
                 raise ValueError(f"Windows.{name} is {getattr(self, name)!r}; use one of {', '.join(known)}")
 
-    def build(self, store: EpisodeStore, seed: int) -> "WindowSampler":
+    def build(self, store: EpisodeReader, seed: int) -> "WindowSampler":
         """The sampler over `store`."""
         return WindowSampler(self, store, seed)
 
@@ -165,7 +165,7 @@ class Windows:
 class WindowSampler(Sampler):
     """See `Windows`."""
 
-    def __init__(self, config: Windows, store: EpisodeStore, seed: int) -> None:
+    def __init__(self, config: Windows, store: EpisodeReader, seed: int) -> None:
         self.config = config
         _require_capacity(store, config.length)
         super().__init__(store, config.fields, seed)
@@ -232,7 +232,7 @@ class Streams:
         if not 0 <= self.overlap < self.length:
             raise ValueError(f"Streams.overlap is {self.overlap}; it must be from 0 to length - 1")
 
-    def build(self, store: EpisodeStore, seed: int) -> "StreamSampler":
+    def build(self, store: EpisodeReader, seed: int) -> "StreamSampler":
         """The sampler over `store`."""
         return StreamSampler(self, store, seed)
 
@@ -240,7 +240,7 @@ class Streams:
 class StreamSampler(Sampler):
     """See `Streams`."""
 
-    def __init__(self, config: Streams, store: EpisodeStore, seed: int) -> None:
+    def __init__(self, config: Streams, store: EpisodeReader, seed: int) -> None:
         self.config = config
         _require_capacity(store, config.size * config.length)
         super().__init__(store, config.fields, seed)
@@ -309,7 +309,7 @@ def _require_positive(config: object, *names: str) -> None:
             )
 
 
-def _require_capacity(store: EpisodeStore, rows: int) -> None:
+def _require_capacity(store: EpisodeReader, rows: int) -> None:
     if store.capacity < rows:
         raise OneiroError(
             f"a batch needs {rows} rows but the capacity of the store is {store.capacity}; set data.capacity to "

@@ -21,6 +21,7 @@ import numpy as np
 from oneiro.data.cache import BlockCache
 from oneiro.data.chunks import Chunk, Entry, NewChunk, Torn, sync_folder
 from oneiro.data.columns import Column
+from oneiro.data.episode_reader import EpisodeReader
 from oneiro.data.episodes import Episode
 from oneiro.data.memos import Memos, Rows
 from oneiro.errors import OneiroError, nearest
@@ -30,7 +31,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 SMALLEST_RAM = 4 * 1024 * 1024
 
 
-class EpisodeStore:
+class EpisodeStore(EpisodeReader):
     """Episodes in one folder. One process may write; the folder's owner (the run) sees to that.
 
     `ram` bounds the memory in bytes (block cache and write buffer), `capacity` the number of rows: beyond it the
@@ -109,57 +110,19 @@ class EpisodeStore:
         return self._complete[1]
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        """Everything that can be asked for by name, memo included."""
-        return (*(name.removeprefix("obs/") for name in self.columns), *self.memos)
-
-    @property
     def nbytes(self) -> int:
         """Packed size of the recorded rows, in bytes."""
         return sum(chunk.nbytes for chunk in self._chunks) + (self._pending.nbytes if self._pending else 0)
+
+    def length(self, id: int) -> int:
+        """Rows of an episode."""
+        return self._entry(id).rows
 
     def info(self, id: int) -> dict[str, Any]:
         """The `info` of an episode; reads no rows."""
         return dict(self._entry(id).info)
 
     # -- reading ---------------------------------------------------------------------------------------------
-
-    def read(
-        self, id: int, start: int = 0, stop: int | None = None, fields: Iterable[str] | None = None
-    ) -> Episode:
-        """Rows start .. stop of an episode (all by default).
-
-        `fields` picks modalities and memo by name, for example ("image", "mu"); None is all of them. Action,
-        reward and terminated are always there.
-        """
-        entry = self._entry(id)
-        stop = entry.rows if stop is None else stop
-        if not 0 <= start <= stop <= entry.rows:
-            raise OneiroError(f"episode {id} has rows 0 to {entry.rows}, asked for {start} to {stop}")
-        columns = {name: column for name, column in self.columns.items() if name.startswith("obs/")}
-        wanted = [name.removeprefix("obs/") for name in columns] + list(self.memos)
-        wanted = wanted if fields is None else [*fields]
-        arrays = {}
-        for name in {*wanted, "action", "reward"}:
-            column = self.column(name)
-            arrays[name] = np.empty((stop - start, *column.shape), column.dtype)
-            self.copy(name, id, start, arrays[name])
-        return Episode(
-            id=id,
-            obs={name: arrays[name] for name in wanted if f"obs/{name}" in columns},
-            action=arrays["action"],
-            reward=arrays["reward"],
-            terminated=self.terminated(id, start, stop),
-            info=dict(entry.info),
-            memo={name: arrays[name] for name in wanted if name in self._memos.entries},
-            start=start,
-        )
-
-    def episodes(self, fields: Iterable[str] | None = None) -> Iterator[Episode]:
-        """Every episode, whole, in the order of ids; see `read` for `fields`."""
-        fields = fields if fields is None else tuple(fields)
-        for id in list(self._order):
-            yield self.read(id, fields=fields)
 
     def column(self, field: str) -> Column:
         """Type of a field; OneiroError that names the fields there are."""

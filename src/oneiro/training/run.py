@@ -1,7 +1,7 @@
 """`Run`: a recipe at work in a run folder; resumes by being started again."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from oneiro import runtime, tree
 from oneiro.agent import Agent
+from oneiro.data.episode_reader import EpisodeReader
+from oneiro.data.replay import Replay
+from oneiro.data.replay_episodes import ReplayEpisodes
 from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError, nearest
 from oneiro.spaces import Spaces
@@ -88,9 +91,16 @@ class Trained:
         return trained
 
     @cached_property
-    def store(self) -> EpisodeStore:
-        """The replay, read-only: a run may be going on in the folder. Opened when it is first asked for."""
+    def store(self) -> EpisodeReader:
+        """The episodes, read-only: a run may be going on in the folder. Opened when they are first asked for."""
+        if keeps_streams(self.recipe):
+            return ReplayEpisodes(self.replay)
         return open_store(self.recipe, self.folder, self.origin, "r")
+
+    @cached_property
+    def replay(self) -> Replay:
+        """The streams of a run that has an online stage, read-only."""
+        return open_replay(self.recipe, self.folder, self.origin, "r")
 
 
 class Run(Trained):
@@ -98,7 +108,12 @@ class Run(Trained):
 
     def __init__(self, recipe: Recipe, folder: RunFolder, progress: Progress, stop: Stop) -> None:
         super().__init__(recipe, folder)
-        self.store = open_store(recipe, folder, self.origin, "r" if self.origin else "a")
+        mode: Literal["a", "r"] = "r" if self.origin else "a"
+        if keeps_streams(recipe):
+            self.replay = open_replay(recipe, folder, self.origin, mode)
+            self.store = ReplayEpisodes(self.replay)
+        else:
+            self.store = open_store(recipe, folder, self.origin, mode)
         self.progress, self.stop = progress, stop
         self.log = MetricsLog(folder.path, recipe.log)
         self.guard = Guard(folder.path)
@@ -107,8 +122,15 @@ class Run(Trained):
         self.saves = 0
         self.done: dict[str, Any] = {}  # progress of the present stage, JSON
         self.carry: dict[str, Any] = {}  # and its tensors
+        self.before_save: Callable[[], None] | None = None  # the present stage completes `done` and `carry`
         self._fitter: Fitter | None = None
         self._resume()
+
+    @property
+    def collected(self) -> EpisodeStore:
+        """The store that stages add whole episodes to."""
+        assert isinstance(self.store, EpisodeStore), "this run keeps streams"
+        return self.store
 
     @property
     def stage_seed(self) -> int:
@@ -176,8 +198,11 @@ class Run(Trained):
 
     def save(self) -> None:
         """One atomic checkpoint of everything that is not on disk already."""
+        if self.before_save is not None:
+            self.before_save()
+        streams = isinstance(self.store, ReplayEpisodes)
         if self.origin is None:
-            self.store.flush()
+            self.replay.flush() if streams else self.collected.flush()
         self.saves += 1
         fitter = self._fitter
         state = {
@@ -187,6 +212,7 @@ class Run(Trained):
             "log": self.log.position(),
             "guard": self.guard.state(),
             "random": random_state(),
+            "replay": self.replay.state() if streams else None,
             "fitter": fitter
             and {"updates": fitter.updates, "optimizers": [optimizer_state(o) for o in fitter.optimizers]},
         }
@@ -196,6 +222,8 @@ class Run(Trained):
     def _resume(self) -> None:
         self._saved_fitter: dict[str, Any] | None = None
         saved = self.checkpoints.load()
+        if isinstance(self.store, ReplayEpisodes) and self.origin is None:
+            self.replay.restore(saved and saved.state["replay"])
         if saved is None:
             self.log.rewind(None)
             if self.origin:
@@ -236,6 +264,29 @@ def build_agent(recipe: Recipe, spaces: Spaces) -> Agent:
     """World and behaviour of a recipe, freshly initialised."""
     world = recipe.world.build(spaces)
     return Agent(world, recipe.behaviour.build(spaces, world.feature_dim))
+
+
+def keeps_streams(recipe: Recipe) -> bool:
+    """True if a stage acts and learns at once: then the run has a `Replay`, otherwise an `EpisodeStore`."""
+    kinds = {stage.keeps for _, stage in stages(recipe.schedule)}
+    if len(kinds - {None}) > 1:
+        raise OneiroError(
+            "a schedule has either stages that collect whole episodes or an online stage, not both"
+        )
+    return "streams" in kinds
+
+
+def open_replay(recipe: Recipe, folder: RunFolder, origin: Origin | None, mode: Literal["a", "r"]) -> Replay:
+    """The streams of a run: its own, or those of the run it began from."""
+    data = recipe.data
+    return Replay(
+        RunFolder.read(origin.run).replay if origin else folder.replay,
+        streams=recipe.env.num if mode == "a" else 0,
+        ram=int(data.ram * GIB),
+        capacity=data.capacity,
+        compress=data.compress,
+        mode=mode,
+    )
 
 
 def open_store(

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 class Stage(ABC):
     """One entry of a schedule."""
+
+    keeps: ClassVar[Literal["episodes", "streams"] | None] = None
+    """What it adds to the experience: whole episodes (`run.store`), streams of rows (`run.replay`), or nothing."""
 
     @abstractmethod
     def run(self, run: "Run") -> None:
@@ -51,6 +54,8 @@ class Collect(Stage):
     env: Any = None  # its environment; None = the recipe's
     flush_seconds: float = 20.0  # what a kill may cost
 
+    keeps: ClassVar = "episodes"
+
     def line(self) -> str:
         """See `Stage.line`."""
         return f"collect {self.episodes:,} episodes with {_name(self.policy) if self.policy else 'the agent'}"
@@ -61,7 +66,7 @@ class Collect(Stage):
 
     def run(self, run: "Run") -> None:
         """Episode k depends on (seed, k) alone, so those a stop cut short are simply played again."""
-        store, done = run.store, run.done
+        store, done = run.collected, run.done
         done.setdefault("first", int(store.ids[-1]) + 1 if len(store) else 0)
         ids = range(done["first"], done["first"] + self.episodes)
         missing = [i for i in ids if i not in store]
@@ -158,6 +163,8 @@ class Memorise(Stage):
 
     size: int = 256  # rows encoded at once
 
+    keeps: ClassVar = "episodes"
+
     def line(self) -> str:
         """See `Stage.line`."""
         return "store the world's memo beside every row"
@@ -169,7 +176,7 @@ class Memorise(Stage):
     @torch.no_grad()
     def run(self, run: "Run") -> None:
         """Starts anew after a stop: the old memo stays in place until the new one is complete."""
-        world, store = run.agent.world.eval(), run.store
+        world, store = run.agent.world.eval(), run.collected
 
         def encode() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
             fields = choose(store, ())

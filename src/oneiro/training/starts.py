@@ -6,12 +6,12 @@ import torch
 from oneiro import tree
 from oneiro.agent import Starts
 from oneiro.data.batches import Stretch, gather
-from oneiro.data.store import EpisodeStore
+from oneiro.data.episode_reader import EpisodeReader
 from oneiro.errors import OneiroError
 from oneiro.types import TimeStep
 
 
-def first_rows(store: EpisodeStore, starts: Starts, seed: int, device: torch.device | str) -> TimeStep:
+def first_rows(store: EpisodeReader, starts: Starts, seed: int, device: torch.device | str) -> TimeStep:
     """[N, context] rows from the beginnings of N = `count` random episodes (of all, if there are fewer).
 
     Where the world has stored its memo, the pictures are left on disk.

@@ -1,0 +1,258 @@
+"""The stage `Online`: act, store and learn at the same time (DreamerV3's way of training).
+
+    turn t    rows arrive in all slots -> observe -> store rows and latents -> act -> environments begin turn t + 1
+              meanwhile: as many updates as the train ratio asks for, each on a batch of the replay; then the latents of
+              its rows are replaced by the new ones
+
+The actions of a turn are chosen before its updates, so the environments can move while the networks learn, and the
+result does not depend on which is faster.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import gymnasium
+import torch
+from torch import Tensor
+
+from oneiro import tree
+from oneiro.agent import Agent
+from oneiro.data.collect import episode_seeds, seat
+from oneiro.data.replay_feed import Feed
+from oneiro.data.replayed import ReplayBatch, Replayed
+from oneiro.data.rollout import Rollout, Turn
+from oneiro.errors import OneiroError
+from oneiro.training.fit import Fit
+from oneiro.training.schedule import Stage
+from oneiro.types import Losses
+
+if TYPE_CHECKING:
+    from oneiro.training.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Online(Stage):
+    """Act in all slots of the environment, and fit on what was lived through so far."""
+
+    steps: int  # agent steps of all slots together; the row that begins an episode counts as one
+    fit: Fit  # groups of parts and their optimizers
+    batch: Replayed = field(default_factory=Replayed)  # which rows of the replay an update is made on
+    train_ratio: float = 32.0  # rows trained on per agent step: size x length x updates / steps
+    policy: Any = None  # config of a behaviour that acts instead; None = the agent itself, exploring
+    overlap: bool = True  # environments in worker processes move while an update runs; the result is the same
+    log_every: int = 1000  # agent steps between lines in metrics.jsonl (means over the updates since)
+
+    keeps: ClassVar[Literal["episodes", "streams"]] = "streams"
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.log_every < 1:
+            raise ValueError("Online.steps must not be negative, and log_every be at least 1")
+        if not 0 < self.train_ratio < math.inf:
+            raise ValueError(
+                f"Online.train_ratio is {self.train_ratio}; it must be positive. To play without training, "
+                "use `oneiro collect`"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Rows an update is made on; also the number of items with which learning starts."""
+        return self.batch.size * self.batch.length
+
+    def line(self) -> str:
+        """See `Stage.line`."""
+        parts = " + ".join(a for group in self.fit.groups for a in group.address)
+        return (
+            f"{self.steps:,} steps; fit {parts} on {self.batch.size} x {self.batch.length} rows, "
+            f"train ratio {self.train_ratio:g} ({self.updates(self.steps):,} updates)"
+        )
+
+    def total(self) -> int:
+        """Agent steps."""
+        return self.steps
+
+    def updates(self, steps: int, since: int = 0) -> int:
+        """Updates that are due after `steps`, if the first one was due at `since`."""
+        return 1 + math.floor((steps - since) * self.train_ratio / self.rows + 1e-9)
+
+    def run(self, run: "Run") -> None:
+        """The row after a stop begins an episode in every slot; everything else goes on as it was saved."""
+        with run.env() as env:
+            loop = _Loop(self, run, env)
+            try:
+                loop.run_all()
+            finally:
+                run.before_save = None
+                loop.close()
+
+
+class _Loop:
+    """The stage at work."""
+
+    def __init__(self, stage: Online, run: "Run", env: gymnasium.vector.VectorEnv) -> None:
+        self.stage, self.run, self.replay = stage, run, run.replay
+        self.done: dict[str, Any] = run.done
+        if not self.done:
+            self._check()
+            self.done |= {"steps": 0, "updates": 0, "logged": 0, "episodes": 0, "crashed": 0}
+        self.feed = Feed(stage.batch, self.replay, run.stage_seed)
+        if "feed" in self.done:
+            self.feed.load_state(self.done["feed"])
+        self.fitter = run.fitter(stage.fit)
+        policy = stage.policy and Agent(run.agent.world, stage.policy.build(run.spaces))
+        self.player: Agent = policy or run.agent
+        overlap = stage.overlap and getattr(run.recipe.env, "workers", "sync") == "async"
+        self.rollout = Rollout(env, seed=run.recipe.seed, begun=self.replay.begun, overlap=overlap)
+        self.carry = self.player.eval().start(env.num_envs)
+        self.frames = int(getattr(run.recipe.env, "frames_per_step", 1))
+        run.before_save = self._note_state
+        run.progress.advance(self.done["steps"])
+
+    def run_all(self) -> None:
+        """Go on until all steps are made."""
+        self._learn()  # what a stop left undone
+        self.rollout.send(None)
+        while self.done["steps"] < self.stage.steps:
+            turn = self.rollout.receive(self._stop_if_asked)
+            action = self._live(turn)
+            if self.done["steps"] < self.stage.steps:
+                self.rollout.send(action)
+            self._learn()
+            self._log()
+            self.run.tick()
+
+    def close(self) -> None:
+        """End the threads."""
+        self.rollout.close()
+        self.feed.close()
+
+    # -- acting ----------------------------------------------------------------------------------------------
+
+    def _live(self, turn: Turn) -> Tensor:
+        """Take in the rows, store them, and choose the actions [N, A]."""
+        agent = self.player.eval()
+        self.carry = agent.observe(self.carry, turn.step(self.run.device))
+        begun = [int(i) for i in turn.is_first.nonzero()[0]]
+        if begun and self.carry.memory:
+            keys = [episode_seeds(self.run.recipe.seed, int(turn.ids[i]))[1] for i in begun]
+            self.carry = seat(self.carry, begun, agent.behaviour.memory(len(begun)), keys)
+        with torch.no_grad():
+            memo = agent.world.memo(self.carry.state) if self.carry.state else {}
+        self.replay.append(
+            turn.columns(), turn.is_first, turn.terminated, turn.last, memo or None, turn.arrived
+        )
+        assert self.replay.begun == self.rollout.begun, "the ids of episodes are out of step"
+        action, self.carry = agent.act(self.carry, explore=True)
+        self._count(turn)
+        return action
+
+    def _count(self, turn: Turn) -> None:
+        arrived = int(turn.arrived.sum())
+        self.done["steps"] += arrived
+        self.done["episodes"] += len(turn.ended)
+        self.done["crashed"] += int((~turn.arrived).sum())
+        shown: dict[str, float] = {}
+        for episode in turn.ended:
+            shown = {
+                "episode/score": episode.score,
+                "episode/length": float(episode.length),
+                "episode/frames": float(self.done["steps"] * self.frames),
+            }
+            self.run.record(self.done["steps"], shown)
+        shown.pop("episode/frames", None)
+        self.run.progress.advance(arrived, env_steps=arrived, metrics=shown)
+
+    # -- learning --------------------------------------------------------------------------------------------
+
+    def _learn(self) -> None:
+        """The updates that are due."""
+        due = self._due()
+        if not due:
+            return
+        self.run.agent.train()
+        for _ in range(due):
+            began = time.perf_counter()
+            batch = self.feed.take()
+            context = tree.to(batch.context, self.run.device)
+            before = self.run.agent.world.recall(context, self.stage.batch.size) if context else None
+            losses = self.fitter.apply(tree.to(batch.rows, self.run.device), before)
+            self._write_back(batch, losses)
+            self.done["updates"] += 1
+            self._sum({**losses.metrics, "time/update": torch.tensor(time.perf_counter() - began)})
+            self.run.progress.advance(0, updates=1)
+            self.run.tick()
+
+    def _due(self) -> int:
+        if "since" not in self.done:
+            if self.feed.sampler.items < self.stage.rows:
+                return 0
+            self.done["since"] = self.done["steps"]
+        return self.stage.updates(self.done["steps"], self.done["since"]) - self.done["updates"]
+
+    @torch.no_grad()
+    def _write_back(self, batch: ReplayBatch, losses: Losses) -> None:
+        """The latents of the rows, as they are now; not those of an update that was skipped."""
+        if losses.trace is None or self.run.guard.in_a_row:
+            return
+        flat = tree.map(lambda x: x.detach().flatten(0, 1), losses.trace)
+        memo = self.run.agent.world.memo(flat)
+        shape = (self.stage.batch.size, self.stage.batch.length)
+        self.feed.write_back(batch, {name: x.unflatten(0, shape) for name, x in memo.items()})
+
+    # -- keeping track ---------------------------------------------------------------------------------------
+
+    def _sum(self, metrics: Mapping[str, Tensor]) -> None:
+        """Sums since the last line are part of the carry, so a resumed run adds on."""
+        sums = self.run.carry.setdefault("sums", {})
+        for name, value in {**metrics, "count": torch.ones(())}.items():
+            sums[name] = sums[name] + value.double() if name in sums else value.double()
+
+    def _log(self) -> None:
+        steps = self.done["steps"]
+        if steps - self.done["logged"] < self.stage.log_every and steps < self.stage.steps:
+            return
+        self.done["logged"] = steps - steps % self.stage.log_every
+        sums = self.run.carry.pop("sums", {})
+        count = sums.pop("count", None)
+        means = {name: float(value / count) for name, value in sums.items()}
+        seconds = means.pop("time/update", None)
+        about = {
+            "online/updates": float(self.done["updates"]),
+            "online/episodes": float(self.done["episodes"]),
+            "online/crashed": float(self.done["crashed"]),
+            "replay/rows": float(self.replay.rows),
+            "guard/skipped": float(self.run.guard.skipped),
+        }
+        self.run.record(steps, means | about, timing={} if seconds is None else {"time/update": seconds})
+        self.run.progress.advance(0, env_steps=0, metrics=means)
+
+    def _note_state(self) -> None:
+        """Before a checkpoint: latents are on their way no more, and the feed says where it is."""
+        self.feed.settle()
+        self.done["feed"] = self.feed.state()
+
+    def _stop_if_asked(self) -> None:
+        if self.run.stop.requested:
+            self.run.tick()
+
+    def _check(self) -> None:
+        """Refuse what could never train."""
+        stage, replay = self.stage, self.replay
+        count = self.run.recipe.env.num
+        lead = count * stage.batch.length  # rows that cannot begin an item
+        if not stage.steps:
+            return
+        start = f"learning starts when {stage.rows:,} items of {stage.batch.length + 1} rows are stored"
+        never = f"a train ratio of {stage.train_ratio:g} can never be met"
+        if replay.capacity < stage.rows + 2 * lead:
+            raise OneiroError(
+                f"{start}, but the capacity of the replay is {replay.capacity:,} rows: {never}. Set data.capacity "
+                f"to at least {stage.rows + 2 * lead:,}"
+            )
+        if replay.rows + stage.steps < stage.rows + lead:
+            raise OneiroError(
+                f"{start}, after {stage.rows + lead:,} steps in {count} slots, but the stage has {stage.steps:,}: "
+                f"{never}. Set more steps, or a smaller batch"
+            )
