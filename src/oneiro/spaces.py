@@ -140,4 +140,4 @@ def to_float(image: Tensor) -> Tensor:
 
 def to_uint8(image: Tensor) -> Tensor:
     """Float [.., C, H, W] in 0..1 -> uint8, rounded."""
-    return image.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return image.clamp(0, 1).mul_(255).round_().to(torch.uint8)
