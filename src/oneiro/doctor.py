@@ -1,6 +1,5 @@
 """What is installed and what this machine can do: `oneiro doctor`."""
 
-import ctypes.util
 import importlib.metadata
 import platform
 import re
@@ -11,9 +10,9 @@ import psutil
 import torch
 
 from oneiro import __version__, runtime
+from oneiro.envs import libraries
 
 _GIB = 2**30
-_GL = ("GL", "EGL", "OSMesa", "GLX")
 _CORE = ("torch", "numpy", "gymnasium", "safetensors", "zstandard", "tyro", "rich")
 
 
@@ -31,7 +30,7 @@ def examine(*, peak: bool = True) -> dict[str, Any]:
         "cores": psutil.cpu_count() or 1,
         "cpu_flags": sorted(runtime.cpu_flags() & _USEFUL_FLAGS),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "gl": {name: ctypes.util.find_library(name) or "missing" for name in _GL},
+        "libraries": {name: _library(name) for name in libraries.FILES},
         "ram_gib": {
             "total": round(psutil.virtual_memory().total / _GIB, 1),
             "available": round(psutil.virtual_memory().available / _GIB, 1),
@@ -66,6 +65,13 @@ def extras() -> dict[str, str]:
         remedy = f"missing {', '.join(missing)}: pip install 'oneiro[{extra}]'"
         states[extra] = remedy if missing else "installed"
     return states
+
+
+def _library(name: str) -> str:
+    """ "installed", or what it is for and the command that installs it."""
+    if libraries.is_there(name):
+        return "installed"
+    return f"missing, for {libraries.USE[name]}: {libraries.remedy([name])}"
 
 
 def _version(package: str) -> str | None:

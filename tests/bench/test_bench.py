@@ -63,3 +63,5 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch):
     json.dumps(facts)
     assert "pip install 'oneiro[doom]'" in facts["extras"]["doom"]
     assert facts["packages"]["torch"] == torch.__version__
+    monkeypatch.setattr("oneiro.envs.libraries._loads", lambda file: False)
+    assert "libqt5core5a" in examine(peak=False)["libraries"]["Qt5"]

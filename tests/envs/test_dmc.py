@@ -10,7 +10,7 @@ from oneiro.envs.dmc import DMCConfig
 from oneiro.errors import OneiroError
 from oneiro.spaces import Spaces
 
-HAS_GL = any(dmc._loads(name) for names in dmc.LIBRARIES.values() for name in names)
+HAS_GL = any(map(dmc.is_there, dmc.LIBRARIES.values()))
 drawn = pytest.mark.skipif(not HAS_GL, reason="no OpenGL library: see docs/environments.md")
 
 
@@ -103,7 +103,7 @@ def test_workers_draw_too():
 
 def test_missing_libraries_are_named_with_their_packages(monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    monkeypatch.setattr(dmc, "_loads", lambda library: False)
+    monkeypatch.setattr(dmc, "is_there", lambda library: False)
     with pytest.raises(OneiroError, match="libegl1 libegl-mesa0 libgl1-mesa-dri"):
         DMCConfig(shows="image").env()
     DMCConfig(task="pendulum_swingup").env().close()  # physics needs none

@@ -73,9 +73,9 @@ class CarRacingConfig(EnvConfig):
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
         if self.chosen == "envpool":
-            from oneiro.envs.envpool import PooledCar
+            from oneiro.envs.envpool import NEVER, Pooled
 
-            return CarRacing(self, PooledCar())
+            return CarRacing(self, Pooled("CarRacing-v3", max_episode_steps=NEVER))
         return CarRacing(self, _gymnasium_car())
 
     def spaces(self) -> "Spaces":

@@ -4,7 +4,6 @@ Drawing without a display needs an OpenGL library of the system: EGL (Debian: li
 the driver of a GPU) or OSMesa (libosmesa6). Physics needs none.
 """
 
-import ctypes
 import os
 import warnings
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ import gymnasium
 import numpy as np
 
 from oneiro.envs.config import EnvConfig
+from oneiro.envs.libraries import is_there, remedy
 from oneiro.errors import MissingExtra, OneiroError, nearest
 
-LIBRARIES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")}
-REMEDY = (
-    "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri (EGL), or apt-get install libosmesa6 and gl=osmesa; "
-    'without pictures, shows="state", none is needed'
-)
+LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+REMEDY = f'{remedy(["EGL", "OSMesa"])}; without pictures, shows="state", none is needed'
 DREAMER_CAMERA = {"quadruped": 2}  # all others 0
 
 
@@ -182,7 +179,7 @@ def _suite(config: DMCConfig) -> Any:
     os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa draws in this thread
     if "MUJOCO_GL" not in os.environ:
         wanted = LIBRARIES if config.gl == "auto" else (config.gl,)
-        found = next((name for name in wanted if any(map(_loads, LIBRARIES[name]))), None)
+        found = next((name for name in wanted if is_there(LIBRARIES[name])), None)
         if found is None and config.shows != "state":
             raise OneiroError(f"to draw {config.task}, {' or '.join(wanted)} is missing. Remedy: {REMEDY}")
         os.environ["MUJOCO_GL"] = found or "disabled"
@@ -197,11 +194,3 @@ def _suite(config: DMCConfig) -> Any:
     except AttributeError as error:  # PyOpenGL, where a library is there but not what it shall load
         raise OneiroError(f"dm_control cannot be imported ({error}). Remedy: {REMEDY}") from error
     return suite
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
