@@ -1,6 +1,6 @@
 """Fitting by gradient: parts are addressed, and a loss moves only the parameters of its own group."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from oneiro import tree
 from oneiro.agent import Agent
 from oneiro.errors import OneiroError, nearest
+from oneiro.training.adamw import AdamW
 from oneiro.training.guard import Guard
 from oneiro.training.laprop import LaProp
 from oneiro.training.optim import Adam
@@ -22,7 +23,7 @@ class Group:
     """Parts under one optimizer, by dotted address: "world.memory", "behaviour.actor", "world" (all its parts)."""
 
     address: tuple[str, ...]
-    optimizer: Adam | LaProp
+    optimizer: Adam | AdamW | LaProp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +48,31 @@ class Fitter:
             group.optimizer.build([p for _, p in named])
             for group, named in zip(fit.groups, self.named, strict=True)
         ]
-        self.updates = 0
+        self.steps = [0] * len(fit.groups)
+        """Updates of each group."""
 
-    def apply(self, batch: TimeStep, before: State | None = None) -> Losses:
-        """One update of every group on `batch` [B, T]. A non-finite one is skipped, counted and reported."""
-        losses = self._losses(batch, before)
-        for group, parts, named, optimizer in zip(
-            self.fit.groups, self.parts, self.named, self.optimizers, strict=True
-        ):
+    @property
+    def updates(self) -> int | list[int]:
+        """Updates of every group, or of each one where they differ; a checkpoint holds this."""
+        return self.steps if len(set(self.steps)) > 1 else self.steps[0]
+
+    @updates.setter
+    def updates(self, value: int | list[int]) -> None:
+        self.steps = list(value) if isinstance(value, list) else [value] * len(self.steps)
+
+    def apply(
+        self, batch: TimeStep, before: State | None = None, only: Sequence[int] | None = None
+    ) -> Losses:
+        """One update on `batch` [B, T] of every group, or `only` of those with these numbers.
+
+        A non-finite one is skipped, counted and reported.
+        """
+        chosen = range(len(self.fit.groups)) if only is None else only
+        losses = self._losses(batch, before, chosen)
+        for i in chosen:
+            group, parts, named = self.fit.groups[i], self.parts[i], self.named[i]
+            optimizer, step = self.optimizers[i], self.steps[i]
+            self.steps[i] += 1
             total = sum(losses.by_part[f"{owner}.{part}"] for owner, part in parts)
             assert isinstance(total, Tensor)
             parameters = [p for _, p in named]
@@ -66,18 +84,18 @@ class Fitter:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             losses.metrics["optim/grad_norm"] = group.optimizer.clip_(parameters)
-            group.optimizer.set_rate(optimizer, self.updates)
+            group.optimizer.set_rate(optimizer, step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self.updates += 1
-        for owner in {owner for parts in self.parts for owner, _ in parts}:
+        for owner in {owner for i in chosen for owner, _ in self.parts[i]}:
             getattr(self.agent, owner).after_update()
         return losses
 
-    def _losses(self, batch: TimeStep, before: State | None) -> Losses:
+    def _losses(self, batch: TimeStep, before: State | None, chosen: Iterable[int]) -> Losses:
         wanted: dict[str, list[str]] = {}
-        is_joint = any({owner for owner, _ in parts} == {"world", "behaviour"} for parts in self.parts)
-        for parts in self.parts:
+        groups = [self.parts[i] for i in chosen]
+        is_joint = any({owner for owner, _ in parts} == {"world", "behaviour"} for parts in groups)
+        for parts in groups:
             for owner, part in parts:
                 wanted.setdefault(owner, []).append(part)
         by_part: dict[str, Tensor] = {}
