@@ -62,7 +62,7 @@ def learn(run: Trained, steps: int, seed: int) -> tuple[PPO, list[dict[str, floa
     while model.num_timesteps < steps:
         model.learn(max(steps // 10, 1), reset_num_timesteps=False)
         episodes = model.ep_info_buffer or []
-        score = sum(episode["r"] for episode in episodes) / max(len(episodes), 1)
+        score = float(sum(episode["r"] for episode in episodes)) / max(len(episodes), 1)
         curve.append({"steps": model.num_timesteps, "dreamed_score": round(score, 1)})
         print(f"seed {seed}: {model.num_timesteps:,} imagined steps, dreamed score {score:.0f}", flush=True)
     return model, curve
@@ -141,7 +141,9 @@ def table(record: dict[str, Any]) -> str:
 
 
 def interval(found: dict[str, float]) -> str:
-    """817 (720 to 914)."""
+    """817 (720 to 914); of a single number there is no interval."""
+    if found["low"] is None:
+        return f"{found['mean']:.0f}"
     return f"{found['mean']:.0f} ({found['low']:.0f} to {found['high']:.0f})"
 
 

@@ -14,7 +14,7 @@ import torch
 from oneiro import tree
 from oneiro.agent import Agent, Starts
 from oneiro.data.batches import Stretch, gather
-from oneiro.data.store import EpisodeStore
+from oneiro.data.episode_reader import EpisodeReader
 from oneiro.envs.dream import DreamEnv
 from oneiro.envs.single_dream import SingleDream
 from oneiro.errors import OneiroError
@@ -86,7 +86,7 @@ class _Beginnings:
         return self.agent.settle(tree.take(self.rows, index.to(self.rows.is_first.device)), self.context)
 
 
-def windows(store: EpisodeStore, starts: Starts, seed: int, device: torch.device | str) -> TimeStep:
+def windows(store: EpisodeReader, starts: Starts, seed: int, device: torch.device | str) -> TimeStep:
     """[N, context] rows from anywhere in stored episodes, every row of the store as likely as any other; the
     last row of an episode never ends a window, since nothing follows it.
     """
