@@ -66,8 +66,8 @@ def test_reward_counts_tics_and_death_is_terminal(env):
     frames, rewards, terminated, truncated = episode(env, 5)
     assert set(rewards) == {1.0}
     assert (terminated, truncated) == (True, False)
-    assert env._game.is_player_dead()
-    assert sum(rewards) == env._game.get_episode_time() - 1 == env._game.get_total_reward()
+    assert env.engine.game.is_player_dead()
+    assert sum(rewards) == env.engine.game.get_episode_time() - 1 == env.engine.game.get_total_reward()
     assert np.array_equal(frames[-1], frames[-2])  # there is no screen after the end
     assert frames.dtype == np.uint8
     assert frames.shape[1:] == (3, 64, 64)
@@ -81,7 +81,7 @@ def test_repeated_actions_sum_their_tics(env):
         assert terminated
         assert set(rewards[:-1]) == {4.0}
         assert 1 <= rewards[-1] <= 4
-        assert sum(rewards) == env._game.get_episode_time() - 1
+        assert sum(rewards) == env.engine.game.get_episode_time() - 1
         ends.append(rewards[-1])
     assert len(set(ends)) > 1  # death came in the middle of a decision, too
 

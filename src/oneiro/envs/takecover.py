@@ -3,24 +3,20 @@
 Scenario of the `vizdoom` package (extra `doom`), task of World Models (Ha & Schmidhuber 2018).
 """
 
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
 
 from oneiro.envs.config import EnvConfig, check_image
+from oneiro.envs.doom_engine import RESOLUTIONS, DoomEngine
 from oneiro.envs.image import shrink
 
 if TYPE_CHECKING:
     from oneiro.spaces import Spaces
 
 THIRD = 1 / 3
-RESOLUTIONS = ("160x120", "200x150", "256x192", "320x240", "400x300", "512x384", "640x480", "800x600")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,80 +92,33 @@ class TakeCover(gymnasium.Env):
             {"image": gymnasium.spaces.Box(0, 255, shape, np.uint8)}
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-        self._game: Any = None
-        self._folder: tempfile.TemporaryDirectory | None = None
+        self.engine = DoomEngine("take_cover", config.resolution, self._prepare)
         self._tics = 0
-        self._image = np.zeros(shape, np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """A new episode; without a seed, from a random one."""
         super().reset(seed=seed)
-        game = self._game or self._start()
-        game.set_seed(int(self.np_random.integers(2**31)) if seed is None else seed % 2**31)
-        game.new_episode()
+        self.engine.begin(int(self.np_random.integers(2**31)) if seed is None else seed)
         self._tics = 0
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Hold the buttons for `action_repeat` tics; reward = tics survived in it, the last one included."""
         tics = min(self.config.action_repeat, self.config.max_tics - self._tics)
-        reward = self._game.make_action(buttons(float(np.asarray(action).item())), tics)
+        reward, is_dead = self.engine.act(buttons(float(np.asarray(action).item())), tics)
         self._tics += tics
-        # The engine's own clock is off: only death ends its episodes, even on the very last tic.
-        is_dead = self._game.is_episode_finished()
         return self._observe(), reward, is_dead, not is_dead and self._tics >= self.config.max_tics, {}
 
     def close(self) -> None:
         """End the engine."""
-        if self._game is not None:
-            self._game.close()
-            self._game = None
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        self.engine.close()
 
     def _observe(self) -> dict[str, np.ndarray]:
-        """The screen; after the end there is none, and the last one is repeated."""
-        state = self._game.get_state()
-        if state is not None:
-            self._image = shrink(state.screen_buffer, self.config.size, self.config.rows)
-        return {"image": self._image}
+        return {"image": shrink(self.engine.screen(), self.config.size, self.config.rows)}
 
-    def _start(self) -> Any:
-        import vizdoom
-
-        self._folder = tempfile.TemporaryDirectory(prefix="oneiro-doom-", ignore_cleanup_errors=True)
-        game = vizdoom.DoomGame()
-        game.load_config(os.path.join(vizdoom.scenarios_path, "take_cover.cfg"))
-        game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{self.config.resolution.upper()}"))
-        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-        game.set_window_visible(False)
-        game.set_sound_enabled(False)
+    def _prepare(self, game: Any) -> None:
         game.set_doom_skill(self.config.skill)
         game.set_living_reward(1)
         game.set_episode_start_time(1)
-        game.set_episode_timeout(0)
-        game.set_doom_config_path(os.path.join(self._folder.name, "settings.ini"))
-        launcher = _launcher(Path(self._folder.name), Path(vizdoom.scenarios_path).with_name("vizdoom"))
-        if launcher is not None:
-            game.set_vizdoom_path(str(launcher))
-        game.init()
-        self._game = game
-        return game
-
-
-def _launcher(folder: Path, engine: Path) -> Path | None:
-    """A script that starts the engine inside `folder` (it leaves a directory where it starts) and, where
-    `setpriv` is installed, has it killed with the process that plays (it would wait for ever otherwise).
-    None where such a script cannot be run.
-    """
-    if os.name != "posix" or not engine.exists():
-        return None
-    setpriv = shutil.which("setpriv")
-    guard = f"'{setpriv}' --pdeathsig KILL " if setpriv else ""
-    script = folder / "engine"
-    script.write_text(f"#!/bin/sh\ncd '{folder}' && exec {guard}'{engine}' \"$@\"\n")
-    script.chmod(0o700)
-    return script if os.access(script, os.X_OK) else None
