@@ -132,3 +132,10 @@ def test_the_command_line_shows_the_fields_of_the_optimizer_in_use():
     fit = Fit(groups=(Group(address=("world",), optimizer=Adam(clip_norm=1.0)),))
     _, found = parse_with_record(Nothing, ["--groups.0.optimizer.lr", "0.5"], fit, "oneiro", "text")
     assert found.groups[0].optimizer == Adam(lr=0.5, clip_norm=1.0)
+
+
+def test_a_step_counts_up_the_version_of_the_weights():
+    parameters = weights()
+    before = [p._version for p in parameters]
+    take_steps(parameters, CONFIG.build(parameters), range(1, 2))
+    assert all(p._version > v for p, v in zip(parameters, before, strict=True))

@@ -112,7 +112,7 @@ _CHOICES = {
 
 
 class ActorCritic(Behaviour):
-    """See `ActorCriticConfig`. Memory: key [B] and decisions made [B], from which exploring draws its noise."""
+    """See `ActorCriticConfig`. Memory: key [B] and decisions made [B], for the noise of exploring."""
 
     parts = ("actor", "critic")
     action_middle: Tensor
@@ -160,11 +160,18 @@ class ActorCritic(Behaviour):
     ) -> Decision:
         """The mode, or a sample if `explore`: by the memory's key, or by torch's generator if there is no memory.
 
+        Its own dreams bring the numbers of all their steps with them, as `dice` [B, H, k] in the memory.
         The policy sees the state without its graph. `aux["raw"]` is the sample in the policy's own units.
         """
-        policy = self.policy(self.view(world, state))
-        raw = policy.sample(self._noise(memory, len(policy.mode()))) if explore else policy.mode()
-        following = {**memory, "t": memory["t"] + 1} if memory else {}
+        view = self.view(world, state)
+        policy = self.policy(view)
+        raw = policy.sample(self._noise(memory, len(view))) if explore else policy.mode()
+        if "dice" in memory:
+            following = {"dice": memory["dice"][:, 1:]}
+        elif memory:
+            following = {**memory, "t": memory["t"] + 1}
+        else:
+            following = {}
         return Decision(self.to_codec(raw), following, {"raw": raw})
 
     def policy(self, feature: Tensor) -> Policy:
@@ -177,12 +184,18 @@ class ActorCritic(Behaviour):
 
     def _noise(self, memory: State, n: int) -> Tensor:
         """Numbers [n, k] of the kind the policy is sampled with."""
-        k = len(self.codec.groups) or self.codec.dim
+        if "dice" in memory:
+            return memory["dice"][:, 0]
         if memory:
             draw = noise.uniform if self.codec.is_discrete else noise.normal
-            return draw(memory["key"], memory["t"], k)
+            return draw(memory["key"], memory["t"], self._num_dice)
         draw = torch.rand if self.codec.is_discrete else torch.randn
-        return draw(n, k, device=self.scale.low.device)
+        return draw(n, self._num_dice, device=self.scale.low.device)
+
+    @property
+    def _num_dice(self) -> int:
+        """k, random numbers that one decision takes."""
+        return len(self.codec.groups) or self.codec.dim
 
     def after_update(self) -> None:
         """The slow critic follows."""
@@ -280,7 +293,9 @@ class ActorCritic(Behaviour):
         with torch.set_grad_enabled(through and torch.is_grad_enabled()), held(world if through else None):
             recorded = config.start_cont == "recorded"
             first = (~batch.terminated).float().flatten() if recorded else world.judge(start)[1]
-            carry = Carry(state=start)
+            n = tree.size(start)
+            dice = self._noise({}, n * config.horizon).view(n, config.horizon, self._num_dice)
+            carry = Carry(state=start, memory={"dice": dice})
             dreamed = dream(world, self, carry, config.horizon, through=through, explore=True)
         if first is not None:
             dreamed = replace(dreamed, cont=torch.cat([first[:, None], dreamed.cont[:, 1:]], 1))

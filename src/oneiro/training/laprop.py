@@ -63,7 +63,7 @@ class LaProp:
 
 
 class LaPropOptimizer(Optimizer):
-    """Works on all tensors of a group as one long vector: about fifteen kernels a step, however many tensors there are.
+    """Works on all tensors of a group as one long vector: about fifteen kernels a step, however many there are.
 
     No device sync. The running mean and square of a parameter are views into the long vectors, in logical order,
     so that memory layouts (channels-last weights) do not matter. All parameters are float32 on one device.
@@ -97,23 +97,22 @@ class LaPropOptimizer(Optimizer):
     ) -> None:
         beta1, beta2 = group["betas"]
         group["steps"] = group.get("steps", 0) + 1
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        weights: tuple[Tensor, ...] = tuple(parameters)
+        gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         long = torch.cat([g.reshape(-1) for g in gradients])
         if group["agc"]:
-            of_weight = torch.stack(torch._foreach_norm(parameters)).clamp_(min=_SMALLEST)
+            of_weight = torch.stack(torch._foreach_norm(weights)).clamp_(
+                min=_SMALLEST
+            )  # so that 0 / 0 cannot be
             of_gradient = torch.stack(torch._foreach_norm(gradients))
-            factor = (group["agc"] * of_weight / of_gradient).clamp_(
-                max=1.0
-            )  # 0 / 0 cannot be: weights count 1e-3
+            factor = (group["agc"] * of_weight / of_gradient).clamp_(max=1.0)
             long *= factor.repeat_interleave(sizes, output_size=len(long))
         square.mul_(beta2).addcmul_(long, long, value=1 - beta2)
         root = (square / (1 - beta2 ** group["steps"])).sqrt_().add_(group["eps"])
         mean.lerp_(long.div_(root), 1 - beta1)
         change = torch.mul(mean, -group["lr"] / (1 - beta1 ** group["steps"]), out=root)
-        pieces = change.split([p.numel() for p in parameters])
-        torch._foreach_add_(
-            parameters, [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
-        )
+        pieces = change.split([w.numel() for w in weights])
+        torch._foreach_add_(weights, [piece.view(w.shape) for piece, w in zip(pieces, weights, strict=True)])
 
     def _vectors(
         self, number: int, group: dict[str, Any]
