@@ -1,5 +1,7 @@
 """`oneiro compare` on run folders that were written by hand."""
 
+import sys
+
 import numpy as np
 import pytest
 from calling import oneiro
@@ -157,6 +159,27 @@ def test_a_task_without_published_scores(tmp_path):
     assert found["aggregates"] == {}
     assert "last 2.5 % of 1,000 frames" in found["readout"]
     assert compare(*runs, "--against", "iris").is_error("no published scores on these tasks")
+
+
+def test_the_page_shows_curves_intervals_and_distributions(three_seeds, tmp_path):
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "page.html"
+    answer = compare(*three_seeds, "--against", "iris", "bbf", "--report", page)
+    assert f"report: {page}" in answer.out.replace("\n", "")
+    text = page.read_text()
+    assert text.count("<svg") == 3
+    assert "atari small, 3 runs" in text  # the legend of the curves, as text
+    for words in ("IRIS, published", "optimality gap", "over 2 of 26 tasks", "share of runs above it"):
+        assert words in text, words
+    assert "http" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
+    assert compare(*three_seeds, "--report", tmp_path / "page.pdf").is_error("ends in .html")
+
+
+def test_without_matplotlib_the_extra_is_named(three_seeds, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert compare(*three_seeds, "--report", tmp_path / "page.html").is_error("pip install", "oneiro[plots]")
 
 
 def test_bad_input(tmp_path, three_seeds):
