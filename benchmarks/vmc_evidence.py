@@ -5,48 +5,18 @@ command may be interrupted and repeated. At the end it writes results/NAME.json 
 """
 
 import argparse
-import json
-import platform
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from oneiro import runtime
+from evidence import Trial, facts, oneiro, write
 from oneiro.evaluation.episodes import Scores
 from oneiro.evaluation.stage import load_scores
 from oneiro.evaluation.stats import summarize
 from oneiro.training.log import read_metrics
 
 ROOT = Path("runs/evidence")
-RESULTS = Path("results")
 TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run: a row of the table, together with the other seeds of the same label."""
-
-    label: str
-    name: str
-    seed: int
-    options: tuple[str, ...] = ()
-    recipe: str = "vmc-takecover"
-    size: str = "demo"
-
-    @property
-    def command(self) -> list[str]:
-        """As a user would type it after `oneiro`."""
-        base = ["train", self.recipe, "--size", self.size, "--seed", str(self.seed), "--run", str(self.path)]
-        return [*base, *self.options]
-
-    @property
-    def path(self) -> Path:
-        """Its run folder."""
-        return ROOT / self.name
 
 
 @dataclass
@@ -215,31 +185,21 @@ def main() -> None:
         experiment = EXPERIMENTS[name]()
         if not options.report_only:
             for trial in experiment.trials:
-                print("oneiro", shlex.join(trial.command), flush=True)
-                subprocess.run([sys.executable, "-m", "oneiro.cli", *trial.command], check=True)
-        write(name, experiment)
+                oneiro(trial.command)
+        tabulate(name, experiment)
 
 
-def write(name: str, experiment: Experiment) -> None:
+def tabulate(name: str, experiment: Experiment) -> None:
     """results/NAME.json and results/NAME.md."""
     rows = [record for trial in experiment.trials if (record := describe(trial))]
-    about = {
-        "title": experiment.title,
-        "command": f"python benchmarks/vmc_evidence.py {name}",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
-        "hardware": f"{runtime.cpu_name()}, {torch.get_num_threads()} threads, {platform.system()}",
-        "torch": torch.__version__,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**about, "trials": rows}, indent=1) + "\n")
+    if not rows:
+        raise SystemExit(f"no run of {name} is finished under {ROOT}: results/{name}.* are left as they are")
+    about = facts(experiment.title, f"python benchmarks/vmc_evidence.py {name}")
     lines = [f"# {experiment.title}", "", experiment.text, ""]
     lines += [f"- {key}: {value}" for key, value in about.items() if key != "title"]
     lines += ["", *table(rows), "", "Commands", "", "```"]
-    lines += [f"oneiro {record['command']}" for record in rows]
-    (RESULTS / f"{name}.md").write_text("\n".join([*lines, "```"]) + "\n")
-    print(f"results/{name}.md")
+    lines += [*(f"oneiro {record['command']}" for record in rows), "```"]
+    write(name, {**about, "trials": rows}, lines)
 
 
 def describe(trial: Trial) -> dict | None:
