@@ -21,20 +21,20 @@ def imagine(
     through: bool = False,
     temperature: float = 1.0,
     explore: bool = False,
-) -> Generator[tuple[Tensor, Decision, Prediction, Carry], Carry | None, None]:
-    """Act, step, repeat without end: yields (view before acting, decision, prediction, carry after).
+) -> Generator[tuple[Decision, Prediction, Carry], Carry | None, None]:
+    """Act, step, repeat without end: yields (decision, prediction, carry after).
 
     The consumer may `send` back a carry to go on with (fewer rows, or rows reset); otherwise its own goes on.
     With `through` the graph through `world.step` is kept, else only the behaviour's own.
     """
+    step = world.step if through else world.stepper()
     while True:
-        view = behaviour.view(world, carry.state)
         decision = behaviour.act(world, carry.state, carry.memory, goal=goal, explore=explore)
         with nullcontext() if through else torch.no_grad():
             action = decision.action if through else decision.action.detach()
-            prediction = world.step(carry.state, action, temperature)
+            prediction = step(carry.state, action, temperature)
         carry = Carry(state=prediction.state, memory=decision.memory)
-        sent = yield view, decision, prediction, carry
+        sent = yield decision, prediction, carry
         carry = carry if sent is None else sent
 
 
@@ -58,8 +58,8 @@ def dream(
         world, behaviour, carry, goal=goal, through=through, temperature=temperature, explore=explore
     )
     for _ in range(horizon):
-        view, decision, prediction, carry = next(rows)
-        views.append(view)
+        views.append(behaviour.view(world, carry.state))
+        decision, prediction, carry = next(rows)
         actions.append(decision.action)
         aux.append(decision.aux)
         rewards.append(zero if prediction.reward is None else prediction.reward)
@@ -101,7 +101,7 @@ def dream_score(
     if uniform is None:
         uniform = torch.rand(horizon, int(draw.max()) + 1, device=device)
     rows = imagine(world, behaviour, carry, temperature=temperature)
-    _, _, prediction, carry = next(rows)
+    _, prediction, carry = next(rows)
     for t in range(horizon):
         if prediction.reward is not None:
             score.index_add_(0, place, prediction.reward.float() * alive)
@@ -115,7 +115,7 @@ def dream_score(
                 going = alive.nonzero()[:, 0]
                 place, draw, alive, carry = place[going], draw[going], alive[going], tree.take(carry, going)
         if t + 1 < horizon:
-            _, _, prediction, carry = rows.send(carry)
+            _, prediction, carry = rows.send(carry)
     return score, length
 
 

@@ -1,7 +1,7 @@
 """`WorldModel`, the contract every world obeys. `oneiro.testing.check_world` tests it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from oneiro import tree
 from oneiro.errors import Undecodable
 from oneiro.spaces import Spaces
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
+
+Step = Callable[[State, Tensor, float], Prediction]
 
 
 class WorldModel(nn.Module, ABC):
@@ -49,6 +51,14 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """Imagine one step by `action` [B, A]; temperature 0 is the mode."""
+
+    def stepper(self) -> Step:
+        """`step` for one dream without gradient, with what depends on the weights alone worked out once.
+
+        It gives what `step` gives, also after the weights were written to in mid-dream (`nets.prepared`). The
+        default is `step`.
+        """
+        return self.step
 
     @abstractmethod
     def feature(self, state: State) -> Tensor:

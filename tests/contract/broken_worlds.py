@@ -1,5 +1,6 @@
 """`SmallWorld` with one bug at a time: (name of the check that must fail, world). Each bug was seen in the wild."""
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from oneiro import tree
 from oneiro.errors import Undecodable
 from oneiro.spaces import Spaces, to_float
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
+from oneiro.world import Step
 
 BROKEN: list[tuple[str, type[SmallWorld]]] = []
 
@@ -228,6 +230,12 @@ class ByRowNumber(SmallWorld):
 class IgnoresTemperature(SmallWorld):
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         return super().step(state, action, 1.0)
+
+
+@breaks("a dream's step is step")
+class StaleWeights(SmallWorld):
+    def stepper(self) -> Step:
+        return copy.deepcopy(self).step
 
 
 @breaks("rows with one draw share their noise")

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from oneiro.nets import mdn
 from oneiro.nets.mdn import (
+    SamplingHead,
     mdn_head_nll,
     mdn_head_sample,
     mdn_nll,
@@ -105,7 +106,8 @@ def test_head_sample_equals_linear_then_sample(front: int):
     uniform, normal = torch.rand(6, 4), torch.randn(6, 4)
     out = F.linear(h, weight, bias)
     for tau in (0.0, 0.4, 1.15):
-        z, shared = mdn_head_sample(h, weight, bias, tau, uniform, normal, num_mixtures=5)
+        head = SamplingHead.of(weight, bias, 4, 5, torch.float32)
+        z, shared = mdn_head_sample(h, head, tau, uniform, normal)
         torch.testing.assert_close(shared, out[:, :front])
         torch.testing.assert_close(z, mdn_sample(out[:, front:], tau, uniform, normal))
 

@@ -29,7 +29,7 @@ from oneiro.training.schedule import Update, stages
 from oneiro.types import Carry, TimeStep
 from oneiro.world import WorldModel, part_module
 
-_DREAM_STEPS = 4
+_DREAM_STEPS = 16
 
 
 @dataclass
@@ -177,8 +177,8 @@ def _dream(agent: Agent) -> Callable[[], Any]:
     def dream() -> float:
         agent.eval()
         rows = imagine(world, population, Carry(state=tree.clone(state), memory=seats), temperature=1.15)
-        views = [next(rows)[0] for _ in range(_DREAM_STEPS)]
-        return float(views[-1][0, 0])
+        actions = [next(rows)[0].action for _ in range(_DREAM_STEPS)]
+        return float(actions[-1][0, 0])
 
     return dream
 

@@ -168,7 +168,7 @@ def _dreams(agent: Agent, starts: Carry, horizon: int, temperature: float, seed:
         _record(dreams, picture(world, carry.state), None, None, None)
         steps = imagine(world, agent.behaviour, carry, temperature=temperature)
         for t in range(horizon):
-            _, decision, prediction, carry = next(steps)
+            decision, prediction, carry = next(steps)
             _record(dreams, picture(world, carry.state), decision.action, prediction.reward, prediction.cont)
             for dream, drawn in zip(dreams, chance[t].tolist(), strict=True):
                 dream.ended = dream.ended or drawn >= dream.cont[-1]

@@ -195,6 +195,6 @@ def _dream(world: WorldModel, state: State, plan: Tensor, temperature: float) ->
     carry = Carry(state=state, memory=behaviour.memory(len(plan)))
     steps = imagine(world, behaviour, carry, temperature=temperature)
     for _ in range(plan.shape[1]):
-        _, _, _, carry = next(steps)
+        _, _, carry = next(steps)
         pictures.append(picture(world, carry.state))
     return torch.stack(pictures, 1)

@@ -44,14 +44,27 @@ class LSTM(nn.Module):
         self, x: Float[Tensor, "b i"], h: Float[Tensor, "b d"], c: Float[Tensor, "b d"]
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """One step: the next (h, c)."""
-        dtype = self.compute_dtype if x.dtype == torch.float32 else x.dtype
-        kernel, bias = self.kernel.to(dtype, copy=True), self.bias.to(dtype, copy=True)
-        both = torch.cat([x, h], -1).to(dtype)
+        both = torch.cat([x, h], -1)
         if not torch.is_grad_enabled():
-            return _step_in_place(kernel, bias, both, c)
-        i, j, f, o = torch.addmm(bias, both, kernel).to(c.dtype).chunk(4, -1)
+            return lstm_step(self.step_weights(), both, c)
+        dtype = self._dtype(x)
+        gates = torch.addmm(self.bias.to(dtype), both.to(dtype), self.kernel.to(dtype))
+        i, j, f, o = gates.to(c.dtype).chunk(4, -1)
         c = c * torch.sigmoid(f + FORGET_BIAS) + torch.sigmoid(i) * torch.tanh(j)
         return torch.tanh(c) * torch.sigmoid(o), c
+
+    def step_weights(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias for `lstm_step`: in the compute dtype, the columns of j doubled, the +1 of f added."""
+        with torch.no_grad():
+            dtype, width = self._dtype(self.kernel), self.hidden_dim
+            kernel, bias = self.kernel.to(dtype, copy=True), self.bias.clone()
+            kernel[:, width : 2 * width] *= 2
+            bias[width : 2 * width] *= 2
+            bias[2 * width : 3 * width] += FORGET_BIAS
+            return kernel, bias.to(dtype)
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        return self.compute_dtype if x.dtype == torch.float32 else x.dtype  # float64 in tests
 
     def sequence(
         self,
@@ -178,19 +191,17 @@ class _Sequence(torch.autograd.Function):
         return grad_x.transpose(0, 1), grad_h, grad_c, None, grad_kernel, grad_bias, None
 
 
-def _step_in_place(kernel: Tensor, bias: Tensor, both: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """`LSTM.step` without a graph; kernel and bias are consumed.
+def lstm_step(
+    weights: tuple[Tensor, Tensor], both: Float[Tensor, "b id"], c: Float[Tensor, "b d"]
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
+    """`LSTM.step` without a graph, from `step_weights` and [x, h].
 
     With the columns of j doubled, tanh(j) = 2 sigmoid(2 j) - 1 makes all four gates one sigmoid.
     """
-    width = c.shape[-1]
-    kernel[:, width : 2 * width].mul_(2)
-    bias[width : 2 * width].mul_(2)
-    bias[2 * width : 3 * width].add_(FORGET_BIAS)
-    i, j, f, o = torch.addmm(bias, both, kernel).to(c.dtype).sigmoid_().chunk(4, -1)
+    kernel, bias = weights
+    i, j, f, o = torch.addmm(bias, both.to(kernel.dtype), kernel).to(c.dtype).sigmoid_().chunk(4, -1)
     c = torch.mul(c, f).addcmul_(i, j, value=2).sub_(i)
-    h = torch.mul(c, 2).sigmoid_()
-    return h.mul_(2).sub_(1).mul_(o), c
+    return o.neg().addcmul_(torch.mul(c, 2).sigmoid_(), o, value=2), c
 
 
 def _tanh_into(out: Tensor, x: Tensor) -> Tensor:

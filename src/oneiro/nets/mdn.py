@@ -14,6 +14,8 @@ pass (`_nll_and_slope`). `mdn_head_nll` includes the linear layer in front, whos
 """
 
 import math
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from einops import rearrange
@@ -75,50 +77,74 @@ def mdn_sample(
     The temperature also divides the logits. 0 is the mode: the mean of the most likely component, no noise
     (`uniform` and `normal` then only say how many dimensions there are).
     """
-    planes = rearrange(params, "... (z p k) -> p k ... z", z=uniform.shape[-1], p=3).contiguous()
-    return mdn_sample_planes(planes, temperature, uniform, normal)
+    planes = rearrange(params, "... (z p k) -> (...) p k z", z=uniform.shape[-1], p=3).contiguous()
+    z = _sample_planes(
+        planes, temperature, uniform.reshape(planes[:, 0, 0].shape), normal.reshape(-1, planes.shape[-1])
+    )
+    return z.reshape(uniform.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingHead:
+    """The linear layer in front of a mixture, as `mdn_head_sample` multiplies with it."""
+
+    weight: Tensor  # [3K Z, D] in the compute dtype; rows reordered to planes
+    bias: Tensor  # [3K Z]
+    front_weight: Tensor  # [front, D], of the columns in front of the mixtures
+    front_bias: Tensor  # [front]
+    num_mixtures: int
+
+    @classmethod
+    def of(
+        cls, weight: Tensor, bias: Tensor, z_dim: int, num_mixtures: int, compute_dtype: torch.dtype
+    ) -> "SamplingHead":
+        """From the layer's weight [front + Z 3K, D] and bias."""
+        front = weight.shape[0] - z_dim * 3 * num_mixtures
+        dtype = compute_dtype if weight.dtype == torch.float32 else weight.dtype
+        return cls(
+            weight=rearrange(weight[front:], "(z q) d -> (q z) d", z=z_dim).to(dtype),
+            bias=rearrange(bias[front:], "(z q) -> (q z)", z=z_dim).to(dtype),
+            front_weight=weight[:front],
+            front_bias=bias[:front],
+            num_mixtures=num_mixtures,
+        )
 
 
 def mdn_head_sample(
     h: Float[Tensor, "b d"],
-    weight: Float[Tensor, "out d"],
-    bias: Float[Tensor, " out"],
+    head: SamplingHead,
     temperature: float,
     uniform: Float[Tensor, "b z"],
     normal: Float[Tensor, "b z"],
-    *,
-    num_mixtures: int,
-    compute_dtype: torch.dtype = torch.float32,
 ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b front"]]:
     """`mdn_sample` of a linear layer's output, and the columns in front; the twin of `mdn_head_nll`."""
-    z_dim = uniform.shape[-1]
-    front = weight.shape[0] - z_dim * 3 * num_mixtures
-    shared = F.linear(h, weight[:front], bias[:front])
-    dtype = compute_dtype if h.dtype == torch.float32 else h.dtype
-    planes_weight = rearrange(weight[front:], "(z q) d -> (q z) d", z=z_dim).to(dtype)
-    planes_bias = rearrange(bias[front:], "(z q) -> (q z)", z=z_dim).to(dtype)
-    planes = F.linear(h.to(dtype), planes_weight, planes_bias)
-    planes = rearrange(planes, "b (p k z) -> p k b z", p=3, z=z_dim)
-    return mdn_sample_planes(planes, temperature, uniform, normal), shared
+    shared = F.linear(h, head.front_weight, head.front_bias)
+    planes = F.linear(h.to(head.weight.dtype), head.weight, head.bias)
+    planes = planes.view(len(h), 3, head.num_mixtures, -1)
+    return _sample_planes(planes, temperature, uniform, normal), shared
 
 
-def mdn_sample_planes(planes: Tensor, temperature: float, uniform: Tensor, normal: Tensor) -> Tensor:
-    """`mdn_sample` of parameters laid out as [3, K, .., Z], in any float dtype."""
-    logit, mean, logstd = planes
+def _sample_planes(planes: Tensor, temperature: float, uniform: Tensor, normal: Tensor) -> Tensor:
+    """`mdn_sample` of parameters [N, 3, K, Z] (contiguous, any float dtype); uniform and normal are [N, Z]."""
+    num_mixtures, z_dim = planes.shape[2:]
+    logit, mean, _ = planes.unbind(1)
     if temperature == 0:
-        return mean.gather(0, logit.argmax(0, keepdim=True)).squeeze(0).to(normal.dtype)
+        return mean.gather(1, logit.argmax(1, keepdim=True)).squeeze(1).to(normal.dtype)
     logit = logit.to(uniform.dtype)
-    weight = (logit - logit.amax(0)).mul_(1 / temperature).exp_()
+    weight = (logit - logit.amax(1, keepdim=True)).mul_(1 / temperature).exp_()
     # The first component whose cumulative weight reaches u; the last one if rounding leaves the sum below u.
-    threshold = weight.sum(0) * uniform
-    cumulative, z_mean, z_logstd = weight[0], mean[0], logstd[0]
-    for k in range(1, len(weight)):
-        further = cumulative < threshold
-        z_mean = torch.where(further, mean[k], z_mean)
-        z_logstd = torch.where(further, logstd[k], z_logstd)
-        cumulative = cumulative + weight[k]
-    std = z_logstd.to(normal.dtype).exp()
-    return torch.addcmul(z_mean.to(normal.dtype), std, normal, value=math.sqrt(temperature))
+    *cumulative, total = accumulate(weight.unbind(1), torch.add)
+    threshold = total * uniform
+    index = torch.zeros_like(threshold, dtype=torch.int8)  # of the component; K is at most 128
+    for c in cumulative:
+        index += (c < threshold).view(torch.int8)
+    # Only the mean and log-std of the component picked are read: place is where its mean lies in memory.
+    flat, step = planes.view(-1), num_mixtures * z_dim
+    row = torch.arange(step, planes.numel(), 3 * step, device=planes.device)[:, None]
+    place = torch.add(row + torch.arange(z_dim, device=planes.device), index, alpha=z_dim).view(-1)
+    z_mean = flat.index_select(0, place).view_as(normal).to(normal.dtype)
+    z_logstd = flat[step:].index_select(0, place).view_as(normal).to(normal.dtype)
+    return torch.addcmul(z_mean, z_logstd.exp(), normal, value=math.sqrt(temperature))
 
 
 def restart_loss(

@@ -174,6 +174,23 @@ def zero_is_deterministic(case: Case) -> None:
     same(found[1], found[0], 0.0, "`step` at temperature 0 does not depend on the seed")
 
 
+def steps_alike_in_a_dream(case: Case) -> None:
+    """What `stepper` returns is `step`, before and after the weights change in mid-dream."""
+    state, action, step = case.lived(), case.actions()[:, 0], case.world.stepper()
+    for moment in ("at once", "after the weights were written to"):
+        for temperature in (0.0, 1.0):
+            found = []
+            for one in (step, case.world.step):
+                torch.manual_seed(6)
+                with torch.no_grad():
+                    prediction = one(tree.clone(state), action, temperature)
+                found.append((look(case.world, prediction.state), prediction.reward, prediction.cont))
+            same(found[0], found[1], case.atol, f"`stepper` gives what `step` gives {moment}")
+        with torch.no_grad():
+            for parameter in case.world.parameters():
+                parameter.mul_(0.5)
+
+
 def draw_shares_noise(case: Case) -> None:
     """Rows with the same number `draw` meet the same chance; rows with another number another."""
     state = case.lived()

@@ -98,6 +98,11 @@ WORLD_RULES = (
         "`temperature` is ignored, or scales only some of the noise",
     ),
     Rule(
+        "a dream's step is step",
+        state.steps_alike_in_a_dream,
+        "`stepper` keeps a copy of weights that goes stale; keep it with `nets.prepared.Prepared`",
+    ),
+    Rule(
         "rows with one draw share their noise",
         state.draw_shares_noise,
         "noise drawn per row instead of per `draw`: draw for `draw.max() + 1` numbers, then index with `draw`",

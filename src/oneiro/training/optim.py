@@ -77,6 +77,7 @@ class Adam:
         fused = all(p.device.type in _FUSED and p.is_floating_point() for p in parameters)
         optimizer = torch.optim.Adam(parameters, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
         optimizer.register_step_pre_hook(_align)
+        optimizer.register_step_post_hook(_count_write)
         return optimizer
 
     def set_rate(self, optimizer: Optimizer, step: int) -> float:
@@ -126,6 +127,12 @@ def _align(optimizer: Optimizer, *_: Any) -> None:
                 has_layout = isinstance(value, Tensor) and value.shape == parameter.shape
                 if has_layout and value.stride() != parameter.stride():
                     state[name] = _like(parameter, value)
+
+
+def _count_write(optimizer: Optimizer, *_: Any) -> None:
+    """torch's fused kernel writes parameters without counting up their version, which `nets.prepared` reads."""
+    for group in optimizer.param_groups:
+        torch.autograd.graph.increment_version(group["params"])
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -33,12 +33,13 @@ from torch import Tensor, nn
 
 from oneiro import tree
 from oneiro.nets.conv_vae import ConvVAE, vae_loss
-from oneiro.nets.lstm import LSTM
-from oneiro.nets.mdn import mdn_head_nll, mdn_head_sample, restart_loss
+from oneiro.nets.lstm import LSTM, lstm_step
+from oneiro.nets.mdn import SamplingHead, mdn_head_nll, mdn_head_sample, restart_loss
+from oneiro.nets.prepared import Prepared
 from oneiro.runtime import compute_dtype
 from oneiro.spaces import Spaces, to_float
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
-from oneiro.world import WorldModel
+from oneiro.world import Step, WorldModel
 
 Feature = Literal["z", "zh", "zch"]
 
@@ -65,6 +66,8 @@ class VMCConfig:
     def __post_init__(self) -> None:
         if min(self.z_dim, self.hidden_dim, self.num_mixtures, *self.channels) < 1:
             raise ValueError("z_dim, hidden_dim, num_mixtures and channels must be at least 1")
+        if self.num_mixtures > 128:
+            raise ValueError(f"num_mixtures must be at most 128, got {self.num_mixtures}")
         if self.end_weight <= 0:
             raise ValueError(f"end_weight must be positive, got {self.end_weight}; 1 weighs all rows alike")
 
@@ -121,6 +124,25 @@ class VMC(WorldModel):
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """Paper, "Virtual environment": tau divides the mixture's logits and multiplies the variance."""
         h, c = self._remember(state, action)
+        return self._predict(state, h, c, temperature, self._sampling_head())
+
+    def stepper(self) -> Step:
+        """`step` with M's weights in the compute dtype and in the order in which they are used."""
+        weights = Prepared(
+            lambda: (self.memory.lstm.step_weights(), self._sampling_head()), self.memory.parameters()
+        )
+
+        @torch.no_grad()
+        def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
+            lstm, head = weights.get()
+            both = torch.cat([self._input(state, action), state["h"]], -1)
+            return self._predict(state, *lstm_step(lstm, both, state["c"]), temperature, head)
+
+        return step
+
+    def _predict(
+        self, state: State, h: Tensor, c: Tensor, temperature: float, head: SamplingHead
+    ) -> Prediction:
         draw, z_dim = state["draw"], self.config.z_dim
         if temperature == 0:
             uniform = normal = torch.zeros_like(state["z"])  # not used
@@ -128,19 +150,15 @@ class VMC(WorldModel):
             draws = int(draw.max()) + 1
             uniform = torch.rand(draws, z_dim, device=h.device)[draw]
             normal = torch.randn(draws, z_dim, device=h.device)[draw]
-        z, front = mdn_head_sample(
-            h,
-            self.memory.head.weight,
-            self.memory.head.bias,
-            temperature,
-            uniform,
-            normal,
-            num_mixtures=self.config.num_mixtures,
-            compute_dtype=self.memory.lstm.compute_dtype,
-        )
+        z, front = mdn_head_sample(h, head, temperature, uniform, normal)
         reward = torch.full_like(h[:, 0], self.config.step_reward) if self.config.step_reward else None
         following = {**state, "z": z, "h": h, "c": c, "is_first": torch.zeros_like(state["is_first"])}
         return Prediction(following, reward, self._cont(front[:, 0]) if self.config.predicts_end else None)
+
+    def _sampling_head(self) -> SamplingHead:
+        layer, config = self.memory.head, self.config
+        dtype = self.memory.lstm.compute_dtype
+        return SamplingHead.of(layer.weight, layer.bias, config.z_dim, config.num_mixtures, dtype)
 
     def feature(self, state: State) -> Tensor:
         """What C reads, in the order of the official controllers."""
@@ -236,9 +254,10 @@ class VMC(WorldModel):
         return mu.reshape(*lead, -1), logvar.reshape(*lead, -1)
 
     def _remember(self, state: State, action: Tensor | None) -> tuple[Tensor, Tensor]:
-        first = state["is_first"]
-        x = torch.cat([state["z"], self._action(action, first, slice(None))], -1)
-        return self.memory.lstm.step(x, state["h"], state["c"])
+        return self.memory.lstm.step(self._input(state, action), state["h"], state["c"])
+
+    def _input(self, state: State, action: Tensor | None) -> Tensor:
+        return torch.cat([state["z"], self._action(action, state["is_first"], slice(None))], -1)
 
     def _action(self, action: Tensor | None, first: Tensor, rows: slice) -> Tensor:
         """[.., A (+1)]: the action in the form M takes, and the restart flag of the row it was taken at."""

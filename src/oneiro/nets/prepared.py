@@ -1,0 +1,36 @@
+"""Weights in the form that one dream uses, made once and made anew when the originals change."""
+
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+Made = TypeVar("Made")
+
+
+class Prepared(Generic[Made]):
+    """`make()`, kept for as long as none of the `parameters` it is made from is written to.
+
+    It belongs to a dream (see `WorldModel.stepper`) and never to a module. A change is seen by the version that
+    PyTorch counts up with every write (`copy_`, loading a state dict, a step of the library's optimizers) and by
+    the address, which is new after `parameter.data = other`. Unseen go writes into `parameter.data[...]` and
+    those of a fused torch optimizer that was not built by `training.optim`.
+    """
+
+    def __init__(self, make: Callable[[], Made], parameters: Iterable[Tensor]) -> None:
+        self.make, self.parameters = make, list(parameters)
+        self._remake()
+
+    def get(self) -> Made:
+        """The present one."""
+        for parameter, seen, version in zip(self.parameters, self._seen, self._versions, strict=True):
+            if parameter._version != version or parameter.data_ptr() != seen.data_ptr():
+                self._remake()
+                break
+        return self._made
+
+    def _remake(self) -> None:
+        self._made = self.make()
+        self._versions = [parameter._version for parameter in self.parameters]
+        # Kept alive, so that no later tensor can have the same address.
+        self._seen = [parameter.detach() for parameter in self.parameters]
