@@ -149,7 +149,7 @@ def vmc_carracing(size: Size = "paper") -> Recipe:
     """
     demo = size != "paper"
     smoke = size == "smoke"
-    env = CarRacingConfig(engine="auto", num=2)
+    env = CarRacingConfig(engine="auto", num=16)  # one batch for V and M, whichever the engine
     recorder = CarRacingConfig(engine="gymnasium", full_episode=True, num=2)
     scorer = CarRacingConfig(engine="gymnasium", num=2)
     vision, memory = (100, 50) if smoke else (4_000, 1_000) if demo else (1_000_000, 4_000)
