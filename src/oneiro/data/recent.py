@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from oneiro.data.batches import Stretch, gather
-from oneiro.data.samplers import Sampler
 from oneiro.data.episode_reader import EpisodeReader
+from oneiro.data.samplers import Sampler
 from oneiro.types import TimeStep
 
 

@@ -85,7 +85,7 @@ class Diamond(WorldModel):
 
     def observe(self, state: State, row: TimeStep) -> State:
         """Push the frame; h and c wait for the first imagined step."""
-        pushed = push_row(state, row)
+        pushed = push_row(state, row, row.obs["image"])
         return {**pushed, "h": state["h"], "c": state["c"], "burnt": torch.zeros_like(state["burnt"])}
 
     @torch.no_grad()
@@ -181,14 +181,14 @@ def blank_frames(
     }
 
 
-def push_row(state: State, row: TimeStep) -> State:
-    """A real row enters the window; at an is_first row nothing before it is known."""
+def push_row(state: State, row: TimeStep, frame: Tensor) -> State:
+    """A real row enters the window as `frame`; at an is_first row nothing before it is known."""
     if row.action is None:
         raise ValueError("DIAMOND needs actions; this data has none")
     going = ~row.is_first[:, None]
     known = state["known"] & going
     action = state["action"] * going[..., None]
-    return push({**state, "known": known, "action": action}, row.obs["image"], row.action * going)
+    return push({**state, "known": known, "action": action}, frame, row.action * going)
 
 
 def push(state: State, frame: Tensor, action: Tensor) -> State:
