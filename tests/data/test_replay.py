@@ -290,7 +290,7 @@ def test_rows_of_another_environment_are_refused(tmp_path):
 
 
 def test_too_little_ram_or_capacity_is_refused(tmp_path):
-    with pytest.raises(OneiroError, match="4 segments of 16"):
+    with pytest.raises(OneiroError, match="4 segments of 16 rows"):
         fill(Replay(tmp_path / "a", streams=4, capacity=100), 1)
     with pytest.raises(OneiroError, match=r"data.ram is .* need at least"):
         fill(Replay(tmp_path / "b", streams=64, ram=1 << 22), 1, image=128)

@@ -66,7 +66,7 @@ class StreamFolder:
         per_row = sum(array[0].nbytes for array in rows.values()) + (MemoType.of(memo).nbytes if memo else 0)
         size = min(self.ram // 4 // (count * per_row), self.capacity // (4 * count), LARGEST)
         if size < SMALLEST:
-            raise self._too_small(count, per_row, SMALLEST)
+            raise self._too_small(count, per_row, SMALLEST, 4)
         self.size, self.columns = size, columns
         self.streams = [Stream(stream.folder, size) for stream in self.streams]
         for stream in self.streams:
@@ -175,17 +175,18 @@ class StreamFolder:
         per_row = sum(np.dtype(c.dtype).itemsize * int(np.prod(c.shape)) for c in self.columns.values())
         per_row += self.record
         if count * self.size * per_row > self.ram // 2 or 2 * count * self.size > self.capacity:
-            raise self._too_small(count, per_row, self.size)
+            raise self._too_small(count, per_row, self.size, 2)
 
-    def _too_small(self, count: int, per_row: int, size: int) -> OneiroError:
-        ram, rows = 4 * count * size * per_row, 4 * count * size
+    def _too_small(self, count: int, per_row: int, size: int, times: int) -> OneiroError:
+        ram, rows = times * count * size * per_row, times * count * size
         if ram > self.ram:
             return OneiroError(
                 f"data.ram is {self.ram / 2**30:.3g} GiB; {count} streams with rows of {per_row:,} bytes need at "
                 f"least {ram / 2**30:.3g}"
             )
         return OneiroError(
-            f"data.capacity is {self.capacity} rows; {count} streams need at least {rows}, 4 segments of {size} each"
+            f"data.capacity is {self.capacity} rows; {count} streams need at least {rows}, {times} segments of "
+            f"{size} rows each"
         )
 
     def _save_note(self) -> None:
