@@ -85,6 +85,7 @@ class DreamEnv(gymnasium.vector.VectorEnv):
             "render_fps": 30,
             "autoreset_mode": self.autoreset_mode,
         }
+        self._imagined = world.stepper()
         self._starts = starts if callable(starts) else tree.to(starts, world.device)
         self._state: State | None = None
         self._steps = np.zeros(num_envs, np.int64)
@@ -193,7 +194,7 @@ class DreamEnv(gymnasium.vector.VectorEnv):
         """Step all rows: reward float64 [B], cont float64 [B], observation."""
         action = to_world(self.world.spaces.action, self.action_space, actions).to(self.world.device)
         with self._dreaming():
-            prediction = self.world.step(self._state, action, self.temperature)  # type: ignore[arg-type]
+            prediction = self._imagined(self._state, action, self.temperature)  # type: ignore[arg-type]
             self._state = prediction.state
             obs = self._look(prediction.state)
         one = np.ones(self.num_envs)
