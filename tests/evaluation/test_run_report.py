@@ -11,6 +11,7 @@ from oneiro.agent import Agent
 from oneiro.errors import OneiroError
 from oneiro.evaluation import film, run_report
 from oneiro.evaluation.episodes import Scores
+from oneiro.evaluation.learning_section import learning_of
 from oneiro.evaluation.open_loop import rows
 from oneiro.evaluation.run_report import facts, lines, stage_seconds, write_report_of
 from oneiro.evaluation.stage import Evaluate
@@ -132,6 +133,40 @@ def test_a_controller_trained_in_the_real_environment_is_not_said_to_have_dreame
     assert "Ball, seen through a world model" in text
     assert "C learns to act, in the real environment" in text
     assert "it was trained at" not in text
+
+
+def test_a_run_that_learns_while_it_plays_shows_its_training_episodes(run):
+    events = "".join(
+        f'{{"stage": "online", "step": {step}, "time": 1.0, "episode/score": {step / 100}}}\n'
+        for step in range(50, 1001, 50)
+    )
+    update = '{"stage": "online", "step": 1000, "time": 2.0, "dream/return": 3.0, "world/kl": 1.0}\n'
+    run.folder.metrics.write_text(events + update)
+    run.stages = [("online", None), ("evaluate", Evaluate(dream=False))]
+    text = write_report_of(run, Evolve()).read_text(encoding="utf-8")
+    for wanted in (
+        "While it played 20 episodes of Ball",
+        "Score as it learned to play",
+        "random policy: 4.0",
+        "20 training episodes, mean of each 25 frames",
+        "Last 2.5% of the frames: 10.0 (n 1)",
+        "What it hopes for",
+    ):
+        assert wanted in text, wanted
+    for unwanted in ("V learns to see", "vision/kl", "What temperature does", "controller of", "first time"):
+        assert unwanted not in text, unwanted
+
+
+def test_published_figures_of_the_same_system_are_drawn_beside():
+    env = SimpleNamespace(benchmark="atari100k/MsPacman", frames_per_step=4)
+    metrics = [{"step": 5, "episode/score": 300.0}]
+    found = learning_of("dreamerv3-atari100k", env, metrics, {})
+    assert found.episodes.frame.tolist() == [20]
+    assert found.marks["random policy, published"] == 307.3
+    assert found.marks["DreamerV3-2024, published, 400k frames"] == pytest.approx(1521, abs=1)
+    assert not any(name.startswith("IRIS") for name in found.marks)
+    assert "frames 390k to 400k" in found.note
+    assert learning_of("dreamerv3-atari100k", env, [{"step": 5, "vision/kl": 1.0}], {}) is None
 
 
 def test_rivals_come_first_and_the_real_score_last():

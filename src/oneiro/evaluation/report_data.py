@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from oneiro.evaluation.learning_section import Learning
+
 Tone = Literal["chance", "dream", "real"]
 
 
@@ -51,6 +53,8 @@ class ReportData:
     """`OpenLoopResult.curves()`."""
     metrics: Sequence[dict[str, Any]] = ()
     """Records of metrics.jsonl."""
+    learning: Learning | None = None
+    """Of a run that learns while it plays: its training episodes."""
     practice: str = "in the dream"
     """Where the controller was trained."""
     temperature: dict[float, Sequence[float]] = field(default_factory=dict)

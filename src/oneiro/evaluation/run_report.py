@@ -16,6 +16,7 @@ from oneiro.evaluation.film import (
     dream_at_temperatures,
     open_loop_film,
 )
+from oneiro.evaluation.learning_section import Learning, learning_of
 from oneiro.evaluation.open_loop import OpenLoopResult, open_loop
 from oneiro.evaluation.report import Clip, Line, ReportData, write_report
 from oneiro.evaluation.stage import Evaluate, load_scores
@@ -51,11 +52,15 @@ def write_report_of(run: "Trained", dream: Evolve) -> Path:
     metrics = read_metrics(run.folder.metrics) if run.folder.metrics.exists() else []
     launch = run.folder.launches[-1] if run.folder.launches else {}
     in_dream = dream.where == "dream"
+    learning = learning_of(str(run.folder.recipe.get("recipe", "")), run.recipe.env, metrics, scores)
     return write_report(
         run.folder.path,
         ReportData(
             title=f"{about.split(',')[0]}, {'learned in a dream' if in_dream else 'seen through a world model'}",
-            intro=_intro(run, about.split(",")[0], in_dream),
+            intro=_online_intro(run, about.split(",")[0], learning)
+            if learning
+            else _intro(run, about.split(",")[0], in_dream),
+            learning=learning,
             unit=unit,
             lines=lines(scores),
             clips=_clips(run, dream, stage, scores, starts, loop, style),
@@ -132,6 +137,14 @@ def _intro(run: "Trained", game: str, in_dream: bool) -> str:
     return (
         f"{first} {weights} only inside that imagination, its dream, and met the real game for the first time "
         "in the scores below."
+    )
+
+
+def _online_intro(run: "Trained", game: str, learning: Learning) -> str:
+    return (
+        f"While it played {len(learning.episodes):,} episodes of {game}, a world model learned to imagine what comes "
+        f"next, and an actor and its critic ({parameter_counts(run.agent)['behaviour']:,} weights) learned in what was "
+        "imagined. All began with nothing."
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oneiro.evaluation.animation import still
+from oneiro.evaluation.learning_section import learning_curve
 from oneiro.evaluation.plots import Curve, line_plot, share_bar, strip_plot
 from oneiro.evaluation.report_data import Clip, Line, ReportData
 from oneiro.evaluation.stats import Summary, summarize
@@ -33,6 +34,27 @@ CURVES = (
         ],
         "generations",
         "score {practice}",
+        False,
+    ),
+)
+ONLINE = (
+    # The same of a run that learns while it plays; a world logs those of its parts.
+    (
+        "The world learns to see",
+        [("world/image", "", "real")],
+        "agent steps",
+        "squared error per picture",
+        True,
+    ),
+    ("It learns to read numbers", [("world/vector", "", "real")], "agent steps", "squared error", True),
+    ("It learns what pays", [("world/reward", "", "dream")], "agent steps", "nats per reward", True),
+    ("What it did not expect", [("world/kl", "", "dream")], "agent steps", "KL, nats a step", False),
+    ("What it hopes for", [("dream/return", "", "dream")], "agent steps", "return of imagined rows", False),
+    (
+        "It makes up its mind",
+        [("actor/entropy", "", "ink")],
+        "agent steps",
+        "entropy of the policy, nats",
         False,
     ),
 )
@@ -95,8 +117,10 @@ def films(data: ReportData) -> str:
 
 
 def temperature(data: ReportData) -> str:
-    """What temperature does, measured on the run's own controller."""
-    text = f"<p>{escape(TEMPERATURE)}</p>"
+    """What temperature does, measured on the run's own controller; nothing for a run that learns while it plays."""
+    if data.learning is not None and not data.temperature:
+        return ""
+    text = f"<h2>What temperature does</h2><p>{escape(TEMPERATURE)}</p>"
     sweep = {tau: summarize(scores) for tau, scores in sorted(data.temperature.items()) if len(scores)}
     if sweep:
         text += f'<div class="one">{_sweep(data, sweep)}</div>'
@@ -110,7 +134,8 @@ def temperature(data: ReportData) -> str:
 def curves(data: ReportData) -> str:
     """Every known metric that was logged."""
     plots, absent = [], []
-    for title, metrics, x_name, y_name, is_log in CURVES:
+    online = data.learning is not None
+    for title, metrics, x_name, y_name, is_log in ONLINE if online else CURVES:
         lines = []
         for metric, name, tone in metrics:
             x, y = series(data.metrics, metric)
@@ -121,9 +146,10 @@ def curves(data: ReportData) -> str:
             title, y_name = title.format(**where), y_name.format(**where)
             plot = line_plot(title, lines, x_name=x_name, y_name=y_name, is_log=is_log)
             plots.append(f'<div class="wide">{plot}</div>' if len(metrics) > 1 else plot)
-        else:
+        elif not online:
             absent += [metric for metric, _, _ in metrics]
-    body = f'<div class="plots">{"".join(plots)}</div>' if plots else ""
+    body = learning_curve(data.learning, data.unit) if data.learning is not None else ""
+    body += f'<div class="plots">{"".join(plots)}</div>' if plots else ""
     if absent:
         body += missing(f"Not in this run's metrics: {', '.join(absent)}.", "oneiro train")
     return body
