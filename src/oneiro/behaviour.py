@@ -48,7 +48,11 @@ class Behaviour(nn.Module, ABC):
         return self.act(*args, **kwargs)
 
     def losses(self, world: WorldModel, batch: TimeStep, trace: State | None, parts: Sequence[str]) -> Losses:
-        """One scalar per requested part."""
+        """One scalar per requested part.
+
+        `trace` [B, T] holds the world's states of the rows, detached; or on their graph, if the trainer fits world
+        and behaviour in one group: a behaviour detaches what shall not move the world. None: the world gave none.
+        """
         return Losses({})
 
     def after_update(self) -> None:

@@ -221,6 +221,41 @@ def test_padding_does_not_count():
         torch.testing.assert_close(found[0][part], found[1][part])
 
 
+class Doomed(Point):
+    """Goes on with probability 0.6, and says so."""
+
+    def judge(self, state: State) -> tuple[Tensor, Tensor]:
+        reward, one = super().judge(state)
+        return reward, 0.6 * one
+
+
+@pytest.mark.parametrize(
+    ("start_cont", "cont", "expected"),
+    [
+        ("predicted", "mean", [[0.6, 0.6, 0.6]] * 2),
+        ("recorded", "mean", [[1.0, 0.6, 0.6], [0.0, 0.6, 0.6]]),
+        ("predicted", "mode", [[1.0, 1.0, 1.0]] * 2),
+        ("recorded", "mode", [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]),
+    ],
+)
+def test_who_says_that_a_row_goes_on(start_cont, cont, expected):
+    world, batch = Doomed(), points(1, 0)
+    batch = replace(batch, terminated=torch.tensor([[False, True]]))
+    behaviour = replace(TINY, horizon=2, start_cont=start_cont, cont=cont).build(world.spaces, 1)
+    dreamed = behaviour._dream(world, {"x": batch.obs["vector"]}, batch)
+    torch.testing.assert_close(dreamed.cont, torch.tensor(expected))
+
+
+def test_the_scale_moves_in_train_mode_only():
+    torch.manual_seed(0)
+    world, batch = Point(), points(4, 0)
+    behaviour = TINY.build(world.spaces, 1)
+    for train in (False, True):
+        before = behaviour.scale.low.clone()
+        behaviour.train(train).losses(world, batch, {"x": batch.obs["vector"]}, ("actor", "critic"))
+        assert torch.equal(behaviour.scale.low, before) != train
+
+
 def test_held_lets_gradients_through():
     layer, x = nn.Linear(1, 1), torch.ones(1, 1, requires_grad=True)
     with held(layer):
