@@ -34,9 +34,10 @@ FLUSH_SECONDS = 20.0  # what a kill may cost
 class Collect:
     """Record episodes with a random policy or with a run's agent; the same command again goes on.
 
-    Environments: takecover, car-racing, toy:dodge, toy:catch, toy:counter, any Gymnasium id, or file.py:Config
-    of your own. Their options are --env.OPTION: oneiro collect --env NAME --help lists them. Instead of playing,
-    --from-minari imports a Minari data set. Episode k is a function of the seed and k.
+    Environments: takecover, doom:SCENARIO, car-racing, atari:GAME, dmc:TASK, crafter, minigrid:ID, procgen:GAME,
+    toy:dodge, toy:catch, toy:counter, any Gymnasium id (package:Id of your own), or file.py:Config of your own. Their
+    options are --env.OPTION: oneiro collect --env NAME --help lists them. Instead of playing, --from-minari imports a
+    Minari data set. Episode k is a function of the seed and k.
     """
 
     env: str | None = None  # environment, played by a random policy
