@@ -28,7 +28,7 @@ FAMILIES: dict[str, tuple[Any, str]] = {
     "minigrid": (MiniGridConfig, "id"),
     "procgen": (ProcgenConfig, "game"),
 }
-"""Environments of which there are many, and the field that tells them apart: `atari:pong` is AtariConfig(game="pong")."""
+"""Environments of which there are many, and the field that tells them apart: atari:pong is game="pong"."""
 NAMED: dict[str, EnvConfig] = {name: config() for name, (config, _) in FAMILIES.items()} | {
     "takecover": TakeCoverConfig(),
     "car-racing": CarRacingConfig(),
