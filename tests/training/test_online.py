@@ -57,6 +57,14 @@ def rows_of(replay: Replay):
         yield replay.read(pieces), replay.memo(pieces)
 
 
+def check_resets(replay: Replay) -> None:
+    """Action and reward are zero where an episode begins."""
+    for rows, _ in rows_of(replay):
+        assert rows.is_first[0, 0]
+        assert not rows.action[rows.is_first].any()
+        assert not rows.reward[rows.is_first].any()
+
+
 def check_rows(replay: Replay, cut: tuple[int, ...] = ()) -> None:
     """Every stream is episodes of the counter end to end, with the actions, rewards and latents of their rows."""
     for rows, memo in rows_of(replay):
