@@ -45,7 +45,7 @@ def test_sizes_and_dtypes(shape: tuple[int, int, int]) -> None:
     tokens = encoder(x)
     assert tokens.shape == (2, encoder.out_dim) == (2, 8 * (shape[1] // 16) * (shape[2] // 16))
     assert tokens.dtype == torch.bfloat16
-    image = cnn.unpack(decoder.packed(torch.randn(2, 16), torch.randn(2, 12)))
+    image = decoder.picture(decoder(torch.randn(2, 16), torch.randn(2, 12)))
     assert image.shape == x.shape
 
 
@@ -59,3 +59,17 @@ def test_other_sizes_are_refused_by_name(shape: tuple[int, int, int]) -> None:
 
 def test_weights_begin_with_the_standard_deviation_of_the_fan_in() -> None:
     assert cnn.Conv(16, 200).weight.std().item() == pytest.approx((25 * 16) ** -0.5, rel=0.02)
+
+
+def test_the_error_of_a_picture_and_its_gradient() -> None:
+    decoder = cnn.ImageDecoder((3, 48, 48), 16, 12, 8, 2, (2, 3, 4, 4), 8)
+    logits = torch.randn(2, 24, 24, 2, 2, 3, requires_grad=True)
+    picture = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    plain = (decoder.picture(logits) - picture / 255).square().sum((1, 2, 3))
+    for truth in (picture, picture / 255):
+        found = decoder.error(logits, truth)
+        assert torch.allclose(found, plain, rtol=1e-5)
+        weight = torch.tensor([1.0, -2.0])
+        (a,) = torch.autograd.grad((found * weight).sum(), logits)
+        (b,) = torch.autograd.grad((plain * weight).sum(), logits, retain_graph=True)
+        assert torch.allclose(a, b, atol=1e-5)

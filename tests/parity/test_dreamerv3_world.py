@@ -77,7 +77,7 @@ def test_image_decoder() -> None:
     fill("decoder_image", modules)
     deter = wave(1, 16, amp=0.8, step=0.7, shift=0.1)
     stoch = nn.functional.one_hot(torch.tensor([[0, 1, 2]]), 4).float().flatten(1)
-    image = cnn.unpack(decoder.packed(deter, stoch)).sigmoid()
+    image = decoder.picture(decoder(deter, stoch))
     assert image.mean().item() == pytest.approx(expected["mean"], abs=1e-5)
     close(image[0].permute(1, 2, 0)[::16, ::16], expected["grid"], 5e-5)
 
@@ -106,15 +106,15 @@ def rssm(action_dim: int = 3) -> BlockRSSM:
     model = BlockRSSM(
         deter_dim=16, stoch=3, classes=4, units=8, blocks=4, action_dim=action_dim, token_dim=5, unimix=0.01
     )
-    prior, posterior = model.prior_net, model.posterior_net
+    prior = model.prior_net
     modules = {"in0": model.in_deter, "in0norm": model.deter_norm, "in1": model.in_stoch}
     modules |= {"in1norm": model.stoch_norm, "in2": model.in_action, "in2norm": model.action_norm}
     modules |= {"hid0": model.hidden, "hid0norm": model.hidden_norm, "gru": model.gates}
     modules = {f"dyn/dyn{name}": module for name, module in modules.items()}
     for i in range(2):
         modules |= {f"dyn/prior{i}": prior.linears[i], f"dyn/prior{i}norm": prior.norms[i]}
-    modules |= {"dyn/priorlogit": prior.out, "dyn/obslogit": posterior.out}
-    modules |= {"dyn/obs0": posterior.linears[0], "dyn/obs0norm": posterior.norms[0]}
+    modules |= {"dyn/priorlogit": prior.out, "dyn/obslogit": model.seen_logit}
+    modules |= {"dyn/obs0": model.seen, "dyn/obs0norm": model.seen_norm}
     fill("rssm", modules, {"dyn/dynin2/kernel": [action_dim, 8]})
     return model
 
@@ -172,8 +172,12 @@ def test_continuation_head() -> None:
 
 def test_vector_encoder() -> None:
     spaces = Spaces({"b": (), "a": (3,)}, ActionCodec(2))
-    encoder = ObsEncoder(Modalities(spaces, "DreamerV3"), depth=1, mults=(2, 3, 4, 4), units=4, layers=2)
-    linears, norms = encoder.vector.linears, encoder.vector.norms
+    mlp = MLP(4, 4, 2)
+    encoder, linears, norms = (
+        ObsEncoder(Modalities(spaces, "DreamerV3"), None, mlp, 4),
+        mlp.linears,
+        mlp.norms,
+    )
     modules = {f"enc/mlp{i}": linears[i] for i in range(2)} | {f"enc/mlp{i}norm": norms[i] for i in range(2)}
     fill("encoder_vector", modules)
     obs = {"a": torch.tensor([[1.0, -20.0, 0.3]]), "b": torch.tensor([5.0])}

@@ -99,7 +99,7 @@ def test_the_trace_is_the_state_after_each_row() -> None:
     """Chance held still by certain posteriors: each is its likeliest class."""
     world, batch = build(unimix=1e-6), rows()
     with torch.no_grad():
-        world.dynamics.posterior_net.out.weight.mul_(1e4)
+        world.dynamics.seen_logit.weight.mul_(1e4)
         losses = world.losses(batch, ["all"])
         state = world.start(4)
         for t in range(5):

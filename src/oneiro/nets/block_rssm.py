@@ -1,16 +1,9 @@
 """The recurrent state-space model of DreamerV3: a block-diagonal GRU and categorical latents.
 
-    deter h, stoch z, action a --core--> h' --prior--> z'        (imagined)
-                                         h', tokens --posterior--> z'   (seen)
-
     x  = [act(norm(W h)), act(norm(W z)), act(norm(W a))]        three parts of width d
     y  = act(norm(block(h, x)))                                  every block sees its slice of h and all of x
     r, c, u = block(y), split inside each block
     h' = u tanh(r c) + (1 - u) h          with sigmoid(r), sigmoid(u - 1)
-
-`scan` runs the posterior over a sequence. What does not depend on the step before (the projections of tokens and
-actions) is computed for all steps at once; the prior is asked for afterwards. h is carried in float32, matrix
-products run in the dtype that `cell` is asked for.
 
 Source: Hafner et al. 2025, "Mastering diverse control tasks through world models"; danijar/dreamerv3.
 """
@@ -19,12 +12,12 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
-from oneiro.nets import onehot
 from oneiro.nets.layers import MLP, BlockLinear, Linear, RMSNorm
+from oneiro.nets.rssm import RSSM
 
 
 class Cell(NamedTuple):
@@ -43,15 +36,7 @@ class Cell(NamedTuple):
     seen_out: tuple[Tensor, Tensor]
 
 
-class Posterior(NamedTuple):
-    """What `scan` returns, on the graph."""
-
-    deter: Tensor  # [B, T, D]
-    stoch: Tensor  # [B, T, S, C]
-    probs: Tensor  # [B, T, S, C]
-
-
-class BlockRSSM(nn.Module):
+class BlockRSSM(RSSM):
     """`deter_dim` D in `blocks` G, `stoch` S variables of `classes` C, hidden layers of `units` d."""
 
     def __init__(
@@ -66,8 +51,8 @@ class BlockRSSM(nn.Module):
         token_dim: int,
         unimix: float,
     ) -> None:
-        super().__init__()
-        self.shape, self.blocks, self.unimix = (stoch, classes), blocks, unimix
+        super().__init__(stoch, classes, unimix)
+        self.blocks = blocks
         self.in_deter, self.deter_norm = Linear(deter_dim, units), RMSNorm(units)
         self.in_stoch, self.stoch_norm = Linear(stoch * classes, units), RMSNorm(units)
         self.in_action, self.action_norm = Linear(action_dim, units), RMSNorm(units)
@@ -75,15 +60,21 @@ class BlockRSSM(nn.Module):
         self.hidden_norm = RMSNorm(deter_dim)
         self.gates = BlockLinear(deter_dim, 3 * deter_dim, blocks)
         self.prior_net = MLP(deter_dim, units, 2, stoch * classes)
-        self.posterior_net = MLP(deter_dim + token_dim, units, 1, stoch * classes)
+        self.seen, self.seen_norm = Linear(deter_dim + token_dim, units), RMSNorm(units)
+        self.seen_logit = Linear(units, stoch * classes)
+
+    def initial(self, n: int) -> tuple[Tensor, Tensor]:
+        """Zeros."""
+        like = self.hidden.bias
+        return like.new_zeros(n, len(like)), like.new_zeros(n, *self.shape)
 
     def cell(self, dtype: torch.dtype) -> Cell:
         """The weights of a step in `dtype`, on the graph."""
         units, width = self.in_deter.weight.shape
         hidden = self.hidden.weight.to(dtype)
         h, xz, a = hidden.split((width // self.blocks, 2 * units, units), -1)
-        seen, out = self.posterior_net.linears[0], self.posterior_net.out
-        seen_h, seen_tokens = seen.weight.to(dtype).split((width, seen.weight.shape[1] - width), -1)
+        seen, bias = _cast(self.seen, dtype)
+        seen_h, seen_tokens = seen.split((width, seen.shape[1] - width), -1)
         return Cell(
             dtype,
             _cast(self.in_deter, dtype),
@@ -97,8 +88,8 @@ class BlockRSSM(nn.Module):
                 rearrange(self.gates.bias.to(dtype), "(g k) -> g 1 k", g=self.blocks),
             ),
             seen_h,
-            (seen_tokens, seen.bias.to(dtype)),
-            _cast(out, dtype),
+            (seen_tokens, bias),
+            _cast(self.seen_logit, dtype),
         )
 
     def push(self, cell: Cell, action: Float[Tensor, "*b a"]) -> Float[Tensor, "*b d"]:
@@ -107,7 +98,7 @@ class BlockRSSM(nn.Module):
         return F.linear(x, *cell.block_a)
 
     def core(
-        self, cell: Cell, h: Float[Tensor, "b d"], z: Float[Tensor, "b z"], push: Float[Tensor, "b d"]
+        self, cell: Cell, h: Float[Tensor, "b d"], z: Float[Tensor, "b z"], push: Float[Tensor, "b p"]
     ) -> Float[Tensor, "b d"]:
         """The next h in float32; `z` is flat."""
         low = h.to(cell.dtype)
@@ -123,59 +114,19 @@ class BlockRSSM(nn.Module):
 
     def prior(self, h: Float[Tensor, "*b d"], dtype: torch.dtype) -> Float[Tensor, "*b s c"]:
         """Probabilities of z given h alone."""
-        return self._probs(self.prior_net(h.to(dtype)))
+        return self.mixed(self.prior_net(h.to(dtype)))
 
     def posterior(
         self, cell: Cell, h: Float[Tensor, "b d"], seen: Float[Tensor, "b u"]
     ) -> Float[Tensor, "b s c"]:
         """Probabilities of z given h and the tokens' projection (`see`)."""
         x = torch.addmm(seen, h.to(cell.dtype), cell.seen_h.t())
-        x = self.posterior_net.norms[0].silu(x)
-        return self._probs(F.linear(x, *cell.seen_out).float())
+        x = self.seen_norm.silu(x)
+        return self.mixed(F.linear(x, *cell.seen_out).float())
 
     def see(self, cell: Cell, tokens: Float[Tensor, "*b k"]) -> Float[Tensor, "*b u"]:
         """What the tokens add to the posterior's first layer, bias included."""
         return F.linear(tokens.to(cell.dtype), *cell.seen_tokens)
-
-    def scan(
-        self,
-        cell: Cell,
-        h: Float[Tensor, "b d"],
-        z: Float[Tensor, "b s c"],
-        tokens: Float[Tensor, "b t k"],
-        action: Float[Tensor, "b t a"],
-        first: Bool[Tensor, "b t"],
-        mask: Bool[Tensor, "b t"],
-        uniform: Float[Tensor, "b t s"],
-    ) -> Posterior:
-        """The posterior of every row, each from the one before; `action` is zero where `first`.
-
-        An `is_first` row starts from zeros; a row outside of `mask` hands on the state before it.
-        """
-        z = z.flatten(1)
-        rows = zip(
-            self.push(cell, action).unbind(1),
-            self.see(cell, tokens).unbind(1),
-            (~first).to(h.dtype)[..., None].unbind(1),
-            mask[..., None].unbind(1),
-            uniform.unbind(1),
-            strict=True,
-        )
-        deter, stoch, probs = [], [], []
-        for push, seen, going, known, chance in rows:
-            new = self.core(cell, h * going, z * going, push)
-            p = self.posterior(cell, new, seen)
-            drawn = onehot.straight_through(onehot.pick(p, chance), p)
-            h = torch.where(known, new, h)
-            z = torch.where(known, drawn.flatten(1), z)
-            deter.append(h)
-            stoch.append(z)
-            probs.append(p)
-        drawn = torch.stack(stoch, 1).unflatten(-1, self.shape)
-        return Posterior(torch.stack(deter, 1), drawn, torch.stack(probs, 1))
-
-    def _probs(self, logits: Tensor) -> Tensor:
-        return onehot.unimix(logits.unflatten(-1, self.shape), self.unimix)
 
     def _split(self, x: Tensor) -> Tensor:
         """[B, D] -> [G, B, D/G], a view."""

@@ -12,12 +12,14 @@ Source: Hafner et al. 2025; danijar/dreamerv3 (weights there are [k, k, in, out]
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from oneiro.errors import OneiroError
@@ -27,6 +29,7 @@ from oneiro.runtime import memory_format
 KERNEL = 5
 STAGES = 4
 _SMALLEST = 48
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.default
 _TAPS = (
     ((1.0, 1, 0, 0, 0), (0, 0, 1, 1, 0), (0, 0, 0, 0, 1)),
     ((1, 0, 0, 0, 0), (0, 1, 1, 0, 0), (0, 0, 0, 1, 1)),
@@ -91,11 +94,23 @@ class ImageEncoder(nn.Module):
         """The last map, flattened as rows, columns, channels."""
         x = x.contiguous(memory_format=memory_format())
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = rearrange(norm.silu(conv.pooled(x)), "n h w c -> n c h w")
+            x = rearrange(norm.silu(conv.pooled(x)), "n h w c -> n c h w")  # type: ignore[operator]
         return rearrange(x, "n c h w -> n (h w c)")
 
 
-class ImageDecoder(nn.Module):
+class Canvas(nn.Module, ABC):
+    """A decoder of pictures from h [N, D] and flat z [N, Z]. Its output ends with the colours of all of them."""
+
+    @abstractmethod
+    def error(self, output: Tensor, picture: Tensor) -> Tensor:
+        """[N]: squared error of some colours of the output to a picture [N, C, H, W], summed over pixels."""
+
+    @abstractmethod
+    def picture(self, output: Tensor) -> Tensor:
+        """The output -> [N, C, H, W] in 0..1."""
+
+
+class ImageDecoder(Canvas):
     """Deterministic h [N, D] and flat stochastic z [N, Z] -> logits of the image."""
 
     def __init__(
@@ -124,18 +139,28 @@ class ImageDecoder(nn.Module):
         self.norms = nn.ModuleList(RMSNorm(b) for b in stages[1:])
         self.image = Conv(stages[-1], channels)
 
-    def packed(
+    def forward(
         self, deter: Float[Tensor, "n d"], stoch: Float[Tensor, "n z"]
     ) -> Float[Tensor, "n h w 2 2 c"]:
-        """Logits with every 2x2 patch together (see `unpack`), in the dtype of the inputs."""
+        """Logits with every 2x2 patch together (see `unpack`), float32."""
         h, w = self.map
         a = rearrange(self.from_deter(deter), "n (g h w c) -> n h w (g c)", g=self.blocks, h=h, w=w)
         b = self.to_map(self.stoch_norm.silu(self.from_stoch(stoch)))
         x = self.map_norm.silu(a + rearrange(b, "n (h w c) -> n h w c", h=h, w=w))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            y = norm.silu(conv.upsampled(rearrange(x, "n h w c -> n c h w")))
+            y = norm.silu(conv.upsampled(rearrange(x, "n h w c -> n c h w")))  # type: ignore[operator]
             x = rearrange(y, "n h w p q c -> n (h p) (w q) c")
-        return self.image.upsampled(rearrange(x, "n h w c -> n c h w"))
+        return self.image.upsampled(rearrange(x, "n h w c -> n c h w")).float()
+
+    def error(self, output: Tensor, picture: Tensor) -> Tensor:
+        """Of the sigmoid of the output."""
+        error = _SquaredError.apply(output, picture)
+        assert isinstance(error, Tensor)
+        return error
+
+    def picture(self, output: Tensor) -> Tensor:
+        """The sigmoid of the output."""
+        return unpack(torch.sigmoid(output))
 
 
 def unpack(patches: Tensor) -> Tensor:
@@ -146,3 +171,24 @@ def unpack(patches: Tensor) -> Tensor:
 def pack(image: Tensor) -> Tensor:
     """The inverse of `unpack`."""
     return rearrange(image, "n c (h p) (w q) -> n h w p q c", p=2, q=2)
+
+
+class _SquaredError(torch.autograd.Function):
+    """Logits [N, h, w, 2, 2, C] and picture [N, C, H, W] -> [N]: sum of (sigmoid(logits) - picture)^2."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, picture: Tensor) -> Tensor:
+        drawn = torch.sigmoid(logits)
+        difference = pack(picture).contiguous().to(drawn.dtype, copy=True)
+        if picture.dtype == torch.uint8:
+            difference.mul_(1 / 255)
+        difference = torch.sub(drawn, difference, out=difference)
+        ctx.save_for_backward(drawn, difference)
+        return torch.linalg.vector_norm(difference.flatten(1), dim=1).square_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        drawn, difference = ctx.saved_tensors  # type: ignore[attr-defined]
+        scale = (2 * grad).view(-1, *[1] * (drawn.ndim - 1))
+        return _sigmoid_backward(difference * scale, drawn), None

@@ -144,5 +144,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[.., in_dim] -> [.., units], or [.., out]."""
         for linear, norm in zip(self.linears, self.norms, strict=True):
-            x = norm.silu(linear(x))
+            x = norm.silu(linear(x))  # type: ignore[operator]
         return x if self.out is None else self.out(x).float()

@@ -10,22 +10,18 @@ Modalities are taken in alphabetical order.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from oneiro.errors import OneiroError
 from oneiro.nets import cnn
-from oneiro.nets.layers import MLP, Linear
 from oneiro.nets.twohot import symexp, symlog
 from oneiro.runtime import memory_format
 from oneiro.spaces import Spaces, to_float
 from oneiro.types import Obs
-
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.default
 
 
 class Modalities:
@@ -57,20 +53,13 @@ class Modalities:
 
 
 class ObsEncoder(nn.Module):
-    """Observations of N rows -> tokens [N, out_dim]."""
+    """Observations of N rows -> tokens [N, out_dim], by a network for pictures and one for numbers (if any)."""
 
     def __init__(
-        self, modalities: Modalities, depth: int, mults: Sequence[int], units: int, layers: int
+        self, modalities: Modalities, image: nn.Module | None, vector: nn.Module | None, out_dim: int
     ) -> None:
         super().__init__()
-        self.modalities, self.out_dim = modalities, 0
-        self.image = self.vector = None
-        if modalities.images:
-            self.image = cnn.ImageEncoder(modalities.image_shape, depth, mults)
-            self.out_dim += self.image.out_dim
-        if modalities.vectors:
-            self.vector = MLP(sum(modalities.widths.values()), units, layers)
-            self.out_dim += units
+        self.modalities, self.image, self.vector, self.out_dim = modalities, image, vector, out_dim
 
     def forward(self, obs: Obs, dtype: torch.dtype) -> Tensor:
         """In `dtype`; pictures are uint8 or floats in 0..1."""
@@ -92,38 +81,28 @@ class ObsEncoder(nn.Module):
 
 
 class ObsDecoder(nn.Module):
-    """h [N, D] and flat z [N, Z] -> observations of N rows."""
+    """h [N, D] and flat z [N, Z] -> observations of N rows. `vector` reads [z, h], `heads` what it makes of it."""
 
     def __init__(
         self,
         modalities: Modalities,
-        deter_dim: int,
-        stoch_dim: int,
-        depth: int,
-        mults: Sequence[int],
-        units: int,
-        layers: int,
-        blocks: int,
+        image: cnn.Canvas | None,
+        vector: nn.Module | None,
+        heads: Mapping[str, nn.Module],
     ) -> None:
         super().__init__()
-        self.modalities = modalities
-        self.image = self.vector = None
-        if modalities.images:
-            shape = modalities.image_shape
-            self.image = cnn.ImageDecoder(shape, deter_dim, stoch_dim, 2 * units, depth, mults, blocks)
-        if modalities.vectors:
-            self.vector = MLP(stoch_dim + deter_dim, units, layers)
-        self.heads = nn.ModuleDict({name: Linear(units, n) for name, n in modalities.widths.items()})
+        self.modalities, self.image, self.vector = modalities, image, vector
+        self.heads = nn.ModuleDict(heads)
 
     def errors(self, h: Tensor, z: Tensor, obs: Obs) -> dict[str, Tensor]:
         """By modality, float32 [N]: summed over pixels and numbers. The dtype of `h` is that of the layers."""
         m, errors = self.modalities, {}
         if self.image is not None:
-            drawn = self.image.packed(h, z).float()
+            drawn = self.image(h, z)
             channels = [m.shapes[name][0] for name in m.images]
             parts = drawn.split(channels, -1) if len(channels) > 1 else (drawn,)
-            for name, logits in zip(m.images, parts, strict=True):
-                errors[name] = _SquaredError.apply(logits, obs[name])
+            for name, part in zip(m.images, parts, strict=True):
+                errors[name] = self.image.error(part, obs[name])
         for name, out in self._outputs(h, z).items():
             truth = obs[name].float().reshape(out.shape)
             if name in m.classes:
@@ -136,7 +115,7 @@ class ObsDecoder(nn.Module):
         """Float32: pictures in 0..1, vectors, categories as the one-hot of the likeliest."""
         m, obs = self.modalities, {}
         if self.image is not None:
-            drawn = cnn.unpack(torch.sigmoid(self.image.packed(h, z).float()))
+            drawn = self.image.picture(self.image(h, z))
             channels = [m.shapes[name][0] for name in m.images]
             obs |= dict(zip(m.images, drawn.split(channels, 1), strict=True))
         for name, out in self._outputs(h, z).items():
@@ -149,27 +128,6 @@ class ObsDecoder(nn.Module):
             return {}
         x = self.vector(torch.cat([z, h], -1))
         return {name: self.heads[name](x).float() for name in self.modalities.vectors}
-
-
-class _SquaredError(torch.autograd.Function):
-    """Logits [N, h, w, 2, 2, C] and picture [N, C, H, W] -> [N]: sum of (sigmoid(logits) - picture)^2."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, picture: Tensor) -> Tensor:
-        drawn = torch.sigmoid(logits)
-        difference = cnn.pack(picture).contiguous().to(drawn.dtype, copy=True)
-        if picture.dtype == torch.uint8:
-            difference.mul_(1 / 255)
-        difference = torch.sub(drawn, difference, out=difference)
-        ctx.save_for_backward(drawn, difference)
-        return torch.linalg.vector_norm(difference.flatten(1), dim=1).square_()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
-        drawn, difference = ctx.saved_tensors  # type: ignore[attr-defined]
-        scale = (2 * grad).view(-1, *[1] * (drawn.ndim - 1))
-        return _sigmoid_backward(difference * scale, drawn), None
 
 
 def _side_by_side(pictures: list[Tensor]) -> Tensor:

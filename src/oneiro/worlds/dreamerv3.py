@@ -22,40 +22,34 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oneiro import tree
 from oneiro.nets import onehot
 from oneiro.nets.block_rssm import BlockRSSM
-from oneiro.nets.layers import MLP
+from oneiro.nets.cnn import ImageDecoder, ImageEncoder
+from oneiro.nets.layers import MLP, Linear
 from oneiro.nets.observations import Modalities, ObsDecoder, ObsEncoder
+from oneiro.nets.rssm import RSSM
 from oneiro.nets.twohot import TwoHot
 from oneiro.runtime import compute_dtype
 from oneiro.spaces import Spaces
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
 from oneiro.world import WorldModel
 
+Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
 UNITS = {"1m": 64, "12m": 256, "25m": 384, "50m": 512, "100m": 768, "200m": 1024, "400m": 1536}
 
 
 @dataclass(frozen=True, kw_only=True)
-class DreamerV3Config:
-    """The world of DreamerV3. A size sets all widths; a width other than 0 replaces that of the size."""
+class GenerationConfig:
+    """What the config of every generation has: z and the weights of the loss."""
 
-    size: Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"] = (
-        "12m"  # parameters with actor and critic
-    )
-    units: int = 0  # d, width of hidden layers; 0 = by size (64 to 1536)
-    deter_dim: int = 0  # width of h; 0 = 8 units
     stoch: int = 32  # categorical variables in z
-    classes: int = 0  # classes of each; 0 = units / 16
-    depth: int = 0  # channels of the CNNs, times 2, 3, 4, 4; 0 = units / 16
-    blocks: int = 8  # blocks of the recurrent layer
-    vector_layers: int = 3  # hidden layers of the encoder and decoder of vectors
     unimix: float = 0.01  # share of the uniform distribution in every categorical of z
     bins: int = 255  # bins of the reward
-    horizon: float = 333.0  # the continuation is trained towards 1 - 1 / horizon
+    horizon: float = 333.0  # the continuation is trained towards 1 - 1 / horizon; inf = towards 1
     free_nats: float = 1.0  # KL below this is not penalised (nats, per time step)
     image_weight: float = 1.0  # of the squared error of pictures, summed over pixels
     vector_weight: float = 1.0  # of the error of vectors and categories
@@ -66,22 +60,38 @@ class DreamerV3Config:
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of layers; auto = as the device
 
     def __post_init__(self) -> None:
-        if self.size not in UNITS:
-            raise ValueError(f"size = {self.size!r}: choose one of {', '.join(UNITS)}")
-        if min(self.stoch, self.blocks) < 1 or min(self.units, self.deter_dim, self.classes, self.depth) < 0:
-            raise ValueError(
-                "stoch and blocks must be at least 1; other widths positive, or 0 for that of the size"
-            )
-        if self.deter % self.blocks:
-            raise ValueError(f"deter_dim {self.deter} must be a multiple of blocks {self.blocks}")
-        if not 1 <= self.num_classes < 255:
-            raise ValueError(f"classes must be 1 to 254, got {self.num_classes}")
+        if self.stoch < 1:
+            raise ValueError(f"stoch must be at least 1, got {self.stoch}")
         if not 0 < self.unimix < 1:
             raise ValueError(
                 f"unimix must lie between 0 and 1, got {self.unimix}; 0 would let the KL be infinite"
             )
         if self.horizon <= 1:
             raise ValueError(f"horizon must be more than 1 step, got {self.horizon}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamerV3Config(GenerationConfig):
+    """The world of DreamerV3. A size sets all widths; a width other than 0 replaces that of the size."""
+
+    size: Size = "12m"  # parameters with actor and critic
+    units: int = 0  # d, width of hidden layers; 0 = by size (64 to 1536)
+    deter_dim: int = 0  # width of h; 0 = 8 units
+    classes: int = 0  # classes of each; 0 = units / 16
+    depth: int = 0  # channels of the CNNs, times 2, 3, 4, 4; 0 = units / 16
+    blocks: int = 8  # blocks of the recurrent layer
+    vector_layers: int = 3  # hidden layers of the encoder and decoder of vectors
+
+    def __post_init__(self) -> None:
+        if self.size not in UNITS:
+            raise ValueError(f"size = {self.size!r}: choose one of {', '.join(UNITS)}")
+        super().__post_init__()
+        if self.blocks < 1 or min(self.units, self.deter_dim, self.classes, self.depth) < 0:
+            raise ValueError("blocks must be at least 1; other widths positive, or 0 for that of the size")
+        if self.deter % self.blocks:
+            raise ValueError(f"deter_dim {self.deter} must be a multiple of blocks {self.blocks}")
+        if not 1 <= self.num_classes < 255:
+            raise ValueError(f"classes must be 1 to 254, got {self.num_classes}")
 
     @property
     def width(self) -> int:
@@ -105,7 +115,50 @@ class DreamerV3Config:
 
     def build(self, spaces: Spaces) -> "DreamerV3":
         """The world for these spaces; OneiroError if it cannot take them."""
-        return DreamerV3(self, spaces)
+        return DreamerV3(self, spaces, self._networks(spaces))
+
+    def _networks(self, spaces: Spaces) -> "Networks":
+        d, depth, mults, seen = self.width, self.cnn_depth, (2, 3, 4, 4), Modalities(spaces, "DreamerV3")
+        stoch_dim, numbers, token_dim = self.stoch * self.num_classes, sum(seen.widths.values()), 0
+        eye = canvas = reader = writer = None
+        if seen.images:
+            eye = ImageEncoder(seen.image_shape, depth, mults)
+            canvas = ImageDecoder(seen.image_shape, self.deter, stoch_dim, 2 * d, depth, mults, self.blocks)
+            token_dim += eye.out_dim
+        if seen.vectors:
+            reader = MLP(numbers, d, self.vector_layers)
+            writer = MLP(stoch_dim + self.deter, d, self.vector_layers)
+            token_dim += d
+        dynamics = BlockRSSM(
+            deter_dim=self.deter,
+            stoch=self.stoch,
+            classes=self.num_classes,
+            units=d,
+            blocks=self.blocks,
+            action_dim=spaces.action.dim,
+            token_dim=token_dim,
+            unimix=self.unimix,
+        )
+        return Networks(
+            encoder=ObsEncoder(seen, eye, reader, token_dim),
+            dynamics=dynamics,
+            decoder=ObsDecoder(seen, canvas, writer, {name: Linear(d, n) for name, n in seen.widths.items()}),
+            reward=MLP(self.deter + stoch_dim, d, 1, self.bins, scale=0.0),
+            cont=MLP(self.deter + stoch_dim, d, 1, 1),
+            twohot=TwoHot(self.bins),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """What a generation of DreamerV3 is made of; widths fit those of its config."""
+
+    encoder: ObsEncoder
+    dynamics: RSSM
+    decoder: ObsDecoder
+    reward: nn.Module
+    cont: nn.Module
+    twohot: TwoHot
 
 
 class DreamerV3(WorldModel):
@@ -114,50 +167,22 @@ class DreamerV3(WorldModel):
     action_middle: Tensor
     action_reach: Tensor
 
-    def __init__(self, config: DreamerV3Config, spaces: Spaces) -> None:
+    def __init__(self, config: GenerationConfig, spaces: Spaces, networks: Networks) -> None:
         super().__init__()
         self.config, self.spaces = config, spaces
         self.dtype = compute_dtype(config.compute_dtype)
-        d, stoch_dim = config.width, config.stoch * config.num_classes
-        self.feature_dim = config.deter + stoch_dim
-        modalities, mults = Modalities(spaces, "DreamerV3"), (2, 3, 4, 4)
-        self.encoder = ObsEncoder(modalities, config.cnn_depth, mults, d, config.vector_layers)
-        self.dynamics = BlockRSSM(
-            deter_dim=config.deter,
-            stoch=config.stoch,
-            classes=config.num_classes,
-            units=d,
-            blocks=config.blocks,
-            action_dim=spaces.action.dim,
-            token_dim=self.encoder.out_dim,
-            unimix=config.unimix,
-        )
-        self.decoder = ObsDecoder(
-            modalities,
-            config.deter,
-            stoch_dim,
-            config.cnn_depth,
-            mults,
-            d,
-            config.vector_layers,
-            config.blocks,
-        )
-        self.reward = MLP(self.feature_dim, d, 1, config.bins, scale=0.0)
-        self.cont = MLP(self.feature_dim, d, 1, 1)
-        self.twohot = TwoHot(config.bins)
+        self.encoder, self.dynamics, self.decoder = networks.encoder, networks.dynamics, networks.decoder
+        self.reward, self.cont, self.twohot = networks.reward, networks.cont, networks.twohot
+        self.feature_dim = sum(x.numel() for x in self.dynamics.initial(1))
         low, high = torch.tensor(spaces.action.low), torch.tensor(spaces.action.high)
         half = (high - low) / 2
         self.register_buffer("action_middle", (low + high) / 2, persistent=False)
         self.register_buffer("action_reach", torch.where(half > 0, half, 1.0), persistent=False)
 
     def start(self, n: int) -> State:
-        """Zeros; every row its own draw."""
-        config = self.config
-        return {
-            "deter": torch.zeros(n, config.deter, device=self.device),
-            "stoch": torch.zeros(n, config.stoch, config.num_classes, device=self.device),
-            "draw": torch.arange(n, device=self.device),
-        }
+        """The beginning of an episode; every row its own draw."""
+        deter, stoch = (x.detach() for x in self.dynamics.initial(n))
+        return {"deter": deter, "stoch": stoch, "draw": torch.arange(n, device=deter.device)}
 
     def observe(self, state: State, row: TimeStep) -> State:
         """One step of the core, then the posterior of what is seen."""
@@ -209,7 +234,7 @@ class DreamerV3(WorldModel):
 
     def recall(self, memo: dict[str, Tensor], n: int) -> State:
         """The state that `memo` kept."""
-        stoch = onehot.from_index(memo["stoch"], self.config.num_classes)
+        stoch = onehot.from_index(memo["stoch"], self.dynamics.shape[1])
         return {**self.start(n), "deter": memo["deter"].float(), "stoch": stoch}
 
     def losses(self, batch: TimeStep, parts: Sequence[str], before: State | None = None) -> Losses:
@@ -221,7 +246,7 @@ class DreamerV3(WorldModel):
         deter, stoch, posterior = self._posterior(batch, state)
         trace = {"deter": deter, "stoch": stoch}
         feature = self.feature(trace).to(self.dtype)
-        h, z = feature.split((config.deter, feature.shape[-1] - config.deter), -1)
+        h, z = feature.split((deter.shape[-1], feature.shape[-1] - deter.shape[-1]), -1)
         flat = tree.map(lambda x: x.flatten(0, 1), (h, z, batch.obs))
         errors = {k: x.unflatten(0, batch.mask.shape) for k, x in self.decoder.errors(*flat).items()}
         errors["reward"] = self.twohot.loss(self.reward(feature), batch.reward)
