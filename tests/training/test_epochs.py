@@ -41,10 +41,10 @@ def weights(path: Path, recipe: Recipe) -> dict[str, torch.Tensor]:
 def test_epochs_collect_and_train_in_turn(whole: Path) -> None:
     lines = [line for line in read_metrics(whole / "metrics.jsonl") if line["stage"] == "epochs"]
     kinds = [
-        next(k for k in ("collect/rows", "denoiser/loss", "reward/reward", "behaviour/return") if k in line)
+        next(k for k in ("collect/rows", "denoiser/loss", "reward/reward", "dream/return") if k in line)
         for line in lines
     ]
-    assert kinds == ["collect/rows", "denoiser/loss", "reward/reward", "behaviour/return"] * 2
+    assert kinds == ["collect/rows", "denoiser/loss", "reward/reward", "dream/return"] * 2
     assert [line["step"] for line in lines if "denoiser/loss" in line] == [3, 5]
     # catch lasts 14 steps: 30 are reached by four episodes, 60 by six
     assert [line["collect/rows"] for line in lines if "collect/rows" in line] == [60, 90]

@@ -217,11 +217,11 @@ class RecurrentActorCritic(Behaviour):
         critic = (value - target).square().mean()
         loss = policy + self.config.value_scale * critic - self.config.entropy_scale * entropy.mean()
         metrics = {
-            "behaviour/policy": policy,
-            "behaviour/value": critic,
-            "behaviour/entropy": entropy.mean(),
-            "behaviour/return": target.mean(),
-            "behaviour/ended": 1 - alive.float().mean(),
+            "actor/loss": policy,
+            "critic/loss": critic,
+            "actor/entropy": entropy.mean(),
+            "dream/return": target.mean(),
+            "dream/ended": 1 - alive.float().mean(),
         }
         return Losses({"net": loss}, {name: x.detach() for name, x in metrics.items()})
 

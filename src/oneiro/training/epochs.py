@@ -128,7 +128,7 @@ class Epochs(Stage):
                     "collect/score": float(np.mean(scores)),
                     "collect/episodes": float(len(store)),
                     "collect/rows": float(store.rows),
-                    "epochs/epoch": float(epoch + 1),
+                    "collect/epoch": float(epoch + 1),
                 },
             )
 
