@@ -8,14 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from oneiro.agent import Agent
 from oneiro.behaviours.actor_critic import ActorCritic, ActorCriticConfig
 from oneiro.nets.layers import MLP
 from oneiro.nets.policies import Actor, OneHots
 from oneiro.nets.twohot import TwoHot, symexp, symlog
 from oneiro.returns import PercentileScale, lambda_return
 from oneiro.spaces import ActionCodec, Spaces
+from oneiro.training.fit import parameter_counts
 from oneiro.training.laprop import LaProp
 from oneiro.types import Carry, Dream, TimeStep
+from oneiro.worlds.dreamerv3 import DreamerV3Config
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "dreamerv3_behaviour.json").read_text())
 TOLERANCE = 2e-6  # relative: the vectors hold 7 digits of float32
@@ -211,3 +214,14 @@ def test_parameter_counts(units, actor, critic):
         behaviour = ActorCriticConfig(units=units).build(spaces, 10 * units)
     counts = [sum(p.numel() for p in part.parameters()) for part in (behaviour.actor, behaviour.critic)]
     assert counts == [actor, critic]
+
+
+@pytest.mark.parametrize(("size", "units", "total"), [("1m", 64, 688_004), ("200m", 1024, 165_967_124)])
+def test_parameters_of_world_and_behaviour_without_the_slow_critic(size, units, total):
+    spaces = Spaces({"image": (3, 64, 64)}, ActionCodec(18))
+    with torch.device("meta"):
+        world = DreamerV3Config(size=size).build(spaces)
+        agent = Agent(world, ActorCriticConfig(units=units).build(spaces, world.feature_dim))
+    counts = parameter_counts(agent)
+    assert counts["world"] + counts["behaviour"] == total
+    assert counts["behaviour"] == counts["behaviour.actor"] + counts["behaviour.critic"]

@@ -154,4 +154,4 @@ def parameter_counts(agent: Agent) -> dict[str, int]:
 
 
 def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
