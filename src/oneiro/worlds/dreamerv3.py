@@ -19,7 +19,7 @@ Not implemented: the options of the code that its released configs do not use.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,13 @@ from oneiro.nets.block_rssm import BlockRSSM
 from oneiro.nets.cnn import ImageDecoder, ImageEncoder
 from oneiro.nets.layers import MLP, Linear
 from oneiro.nets.observations import Modalities, ObsDecoder, ObsEncoder
+from oneiro.nets.prepared import Prepared
 from oneiro.nets.rssm import RSSM
 from oneiro.nets.twohot import TwoHot
 from oneiro.runtime import compute_dtype
 from oneiro.spaces import Spaces
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
-from oneiro.world import WorldModel
+from oneiro.world import Step, WorldModel
 
 Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
 UNITS = {"1m": 64, "12m": 256, "25m": 384, "50m": 512, "100m": 768, "200m": 1024, "400m": 1536}
@@ -196,8 +197,20 @@ class DreamerV3(WorldModel):
 
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """One step of the core, then the prior. A temperature divides the logits of z; 0 takes the likeliest."""
-        model, cell = self.dynamics, self.dynamics.cell(self.dtype)
-        stoch = state["stoch"]
+        return self._advance(self.dynamics.cell(self.dtype), state, action, temperature)
+
+    def stepper(self) -> Step:
+        """`step` with the core's weights cast once."""
+        cell = Prepared(torch.no_grad()(lambda: self.dynamics.cell(self.dtype)), self.dynamics.parameters())
+
+        @torch.no_grad()
+        def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
+            return self._advance(cell.get(), state, action, temperature)
+
+        return step
+
+    def _advance(self, cell: Any, state: State, action: Tensor, temperature: float) -> Prediction:
+        model, stoch = self.dynamics, state["stoch"]
         push = model.push(cell, self._action(action))
         deter = model.core(cell, state["deter"], stoch.flatten(1), push)
         probs = model.prior(deter, self.dtype)
