@@ -23,7 +23,7 @@ from oneiro.evaluation.figures import learning_curves
 from oneiro.evaluation.learning_curve import Band, band
 from oneiro.evaluation.published import lookup
 from oneiro.evaluation.run_result import RunResult, read_result
-from oneiro.evaluation.stats import Summary, summarize
+from oneiro.evaluation.stats import Summary, show, summarize
 from oneiro.recipes import find
 from oneiro.training.recipe import restore
 from oneiro.training.run_folder import RunFolder
@@ -258,7 +258,7 @@ def draw(path: Path, task: str, bands: dict[str, Band], marks: dict[str, float])
 
 def number(score: float | None) -> str:
     """With as many digits as it deserves."""
-    return "" if score is None else Summary(score, float("nan"), 0, 0, 1).show(score)
+    return "" if score is None else show(score)
 
 
 if __name__ == "__main__":

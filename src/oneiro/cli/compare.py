@@ -13,7 +13,7 @@ from oneiro.errors import OneiroError
 from oneiro.evaluation.aggregate import Aggregates, normalise
 from oneiro.evaluation.comparison import Comparison, Readout, compare
 from oneiro.evaluation.run_result import RunResult, read_result
-from oneiro.evaluation.stats import Summary
+from oneiro.evaluation.stats import Summary, show
 from oneiro.recipes import find
 from oneiro.training.recipe import restore
 from oneiro.training.run_folder import RunFolder
@@ -210,14 +210,13 @@ def _task_json(found: Comparison, task: str) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}"
+    return "" if value is None else show(value)
 
 
 def _interval(summary: Summary) -> str:
-    show = summary.show
-    return show(summary.mean) + ("" if summary.n == 1 else f" ({show(summary.low)} to {show(summary.high)})")
+    digits = summary.show
+    interval = "" if summary.n == 1 else f" ({digits(summary.low)} to {digits(summary.high)})"
+    return digits(summary.mean) + interval
 
 
 def _read(path: Path, trusted: Sequence[str]) -> RunResult:

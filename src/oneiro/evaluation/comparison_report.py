@@ -14,7 +14,7 @@ from oneiro.evaluation.comparison import Comparison, method_aggregates
 from oneiro.evaluation.figures import distributions, intervals, learning_curves
 from oneiro.evaluation.learning_curve import Band, band
 from oneiro.evaluation.published import suites
-from oneiro.evaluation.stats import Summary
+from oneiro.evaluation.stats import Summary, show
 
 
 def write_comparison(path: Path, found: Comparison) -> Path:
@@ -152,9 +152,7 @@ def _estimate(estimate: Estimate | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}"
+    return "" if value is None else show(value)
 
 
 def _inline(svg: str) -> str:

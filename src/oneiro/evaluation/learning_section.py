@@ -11,7 +11,7 @@ from oneiro.evaluation.episodes import Scores
 from oneiro.evaluation.plots import Curve, line_plot, short
 from oneiro.evaluation.published import lookup
 from oneiro.evaluation.settings import frames_per_step, task_of
-from oneiro.evaluation.stats import summarize
+from oneiro.evaluation.stats import show, summarize
 from oneiro.evaluation.training_episodes import LAST, TrainingEpisodes, read_training_episodes
 
 
@@ -58,7 +58,7 @@ def learning_curve(data: Learning, unit: str) -> str:
     means = episodes.bins(end)
     known = np.flatnonzero(~np.isnan(means))
     frames = end / len(means) * (known + 1)
-    marks = {f"{name}: {_digits(score)}": score for name, score in data.marks.items()}
+    marks = {f"{name}: {show(score)}": score for name, score in data.marks.items()}
     plot = line_plot(
         "Score as it learned to play",
         [Curve(name="training episodes", x=frames.tolist(), y=means[known].tolist(), tone="real")],
@@ -73,7 +73,3 @@ def learning_curve(data: Learning, unit: str) -> str:
         f"{LAST:.1%} of the frames: {summarize(last)}. {data.note}"
     )
     return f'<div class="one">{plot}</div><p class="note">{escape(text.strip())}</p>'
-
-
-def _digits(score: float) -> str:
-    return f"{score:,.0f}" if abs(score) >= 100 else f"{score:,.1f}"

@@ -45,6 +45,7 @@ def write_report_of(run: "Trained", dream: Evolve) -> Path:
     scores = load_scores(run.folder.path)
     about = (stage.env or run.recipe.env).describe()
     unit = about.rpartition("score = ")[2] if "score = " in about else "score"
+    unit = unit if unit[:1].isalpha() else "score"  # and not a formula
     names = ("left", "none", "right") if run.spaces.action.dim == 1 else ()
     style = Style(names=names, unit=unit.split(" ")[0])
     loop = _attempt("open-loop comparison", lambda: _open_loop(run))

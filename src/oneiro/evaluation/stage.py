@@ -131,7 +131,7 @@ def score_dream(run: "Trained", episodes: int, temperature: float | None = None,
 
 def dream_settings(run: "Trained") -> Evolve:
     """The stage of the schedule that says how this agent dreams (temperature, horizon, starts)."""
-    return next((stage for _, stage in run.stages if isinstance(stage, Evolve)), Evolve())
+    return next((stage for _, stage in run.stages if isinstance(stage, Evolve)), Evolve(temperature=1.0))
 
 
 def load_scores(folder: Path) -> dict[str, Scores]:

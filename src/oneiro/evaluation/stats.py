@@ -43,9 +43,7 @@ class Summary:
 
     def show(self, value: float) -> str:
         """`value` with no more digits than the scores support: whole numbers from a size of 100 on."""
-        size = max(abs(self.mean), 0.0 if math.isnan(self.std) else self.std)
-        digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
-        return f"{value:,.{digits}f}"
+        return show(value, max(abs(self.mean), 0.0 if math.isnan(self.std) else self.std))
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; what is undefined for a single score becomes None, as JSON has no nan."""
@@ -56,6 +54,13 @@ class Summary:
         """Inverse of `to_json`."""
         floats = {k: math.nan if v is None else float(v) for k, v in record.items() if k != "n"}
         return cls(**floats, n=int(record["n"]))
+
+
+def show(value: float, size: float | None = None) -> str:
+    """`value` with the digits that a number of `size` (default: its own) deserves: 1,521; 29.5; 9.31; 0.131."""
+    size = abs(value) if size is None else size
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{digits}f}"
 
 
 def summarize(scores: Sequence[float] | np.ndarray) -> Summary:
