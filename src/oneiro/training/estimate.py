@@ -1,13 +1,15 @@
 """What a recipe would take, before anything starts: parameters, disk, RAM, GPU memory and hours.
 
 Every stage is tried for a moment on this machine (a few episodes, two updates, a few dream steps) and scaled up;
-nothing is looked up in a table. Dreams are counted to their horizon, so their time is an upper bound.
+nothing is looked up in a table. On the CPU an update on long sequences is tried on short ones, and its time and its
+RAM are scaled to the length. Dreams are counted to their horizon, so their time is an upper bound.
 """
 
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,6 +34,8 @@ from oneiro.training.schedule import Collect, Memorise, Stage, Update, stages
 from oneiro.types import Carry, TimeStep
 
 _PATIENCE = 3.0  # seconds of playing, at most
+_ENOUGH = 2.0  # seconds of repeating a moment, after which no further repetition begins
+_STEPS = 32  # rows of a sequence that are tried on the CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +92,10 @@ def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
     notes: list[str] = []
     play_facts = _Played.measure(recipe, agent, notes) if timed else _Played()
     named = stages(recipe.schedule)
-    plans = []
+    plans: list[StagePlan] = []
+    peaks = [float(_peak())]
     for name, stage in named:
-        seconds = _seconds(stage, recipe, agent, play_facts) if timed else None
+        seconds = _seconds(stage, recipe, agent, play_facts, peaks) if timed else None
         plans.append(StagePlan(name=name, about=stage.line(), seconds=seconds))
     episodes = sum(s.episodes for _, s in named if isinstance(s, Collect))
     rows = min(int(episodes * play_facts.rows_per_episode), recipe.data.capacity)
@@ -101,7 +106,7 @@ def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
         schedule=plans,
         rows=rows,
         replay_gib=rows * play_facts.bytes_per_row / GIB,
-        ram_gib=_peak() / GIB + recipe.data.ram,
+        ram_gib=max(*peaks, _peak()) / GIB + recipe.data.ram,
         gpu_gib=gpu,
         notes=notes,
     )
@@ -156,13 +161,13 @@ class _Played:
         )
 
 
-def _seconds(stage: Stage, recipe: Recipe, agent: Agent, played: _Played) -> float | None:
-    """Time of a whole stage, scaled up from a moment of it."""
+def _seconds(stage: Stage, recipe: Recipe, agent: Agent, played: _Played, peaks: list[float]) -> float | None:
+    """Time of a whole stage, scaled up from a moment of it; `peaks` is given the RAM of its updates."""
     match stage:
         case Collect():
             return _playing(stage.episodes, played)
         case Update():
-            return stage.updates * _update_seconds(stage, agent) if stage.updates else 0.0
+            return stage.updates * _update_seconds(stage, agent, peaks) if stage.updates else 0.0
         case Memorise():
             collected = sum(s.episodes for _, s in stages(recipe.schedule) if isinstance(s, Collect))
             return collected * played.rows_per_episode * _memo_seconds(stage, agent)
@@ -180,14 +185,26 @@ def _playing(episodes: int, played: _Played) -> float | None:
     return None if rate is None else episodes * played.rows_per_episode / rate
 
 
-def _update_seconds(stage: Update, agent: Agent) -> float:
+def _update_seconds(stage: Update, agent: Agent, peaks: list[float]) -> float:
     fitter = Fitter(stage.fit, agent, Guard(Path(os.devnull).parent))
-    sequence = getattr(stage.batch, "length", 1)
-    batch = blank_rows(agent, stage.batch.size, sequence)
+    length = getattr(stage.batch, "length", 1)
+    tried = min(length, _STEPS) if agent.world.device.type == "cpu" else length
     agent.train()
-    seconds = _time(lambda: fitter.apply(batch))
+    shortest = _try(fitter, agent, stage.batch.size, 2) if tried < length else 0.0
+    peaks.append(_peak())
+    runtime.release_memory()
+    before = psutil.Process().memory_info().rss
+    _forget_peak()
+    seconds = _try(fitter, agent, stage.batch.size, tried)
     agent.eval()
-    return seconds
+    peaks.append(before + max(0, _peak() - before) * length / tried)
+    # What does not grow with the length (the optimizer's step) is in `shortest`, and in `before`.
+    return seconds + (length - tried) * max(0.0, seconds - shortest) / max(1, tried - 2)
+
+
+def _try(fitter: Fitter, agent: Agent, size: int, length: int) -> float:
+    batch = blank_rows(agent, size, length)
+    return _time(lambda: fitter.apply(batch))
 
 
 @torch.no_grad()
@@ -225,19 +242,27 @@ def blank_rows(agent: Agent, size: int, length: int) -> TimeStep:
 
 
 def _time(work: Callable[[], Any], repeats: int = 2) -> float:
-    """Seconds of the fastest of `repeats` calls, after one to warm up."""
-    seconds = []
+    """Seconds of the fastest of `repeats` calls, after one to warm up; fewer if they take long."""
+    seconds: list[float] = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
+        if len(seconds) > 1 and sum(seconds) > _ENOUGH:
+            break
     return min(seconds[1:])
 
 
+def _forget_peak() -> None:
+    """Let `_peak` begin anew, where the system can (Linux); elsewhere it stays that of the whole process."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak() -> int:
-    """Largest resident size of this process so far, bytes."""
+    """Largest resident size of this process so far (or since `_forget_peak`), bytes."""
     info = psutil.Process().memory_info()
     try:
         import resource
