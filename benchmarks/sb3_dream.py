@@ -117,24 +117,25 @@ def table(record: dict[str, Any]) -> str:
         f"{record['game']}. PPO sees the world's feature and never the real game while it learns; scores are of "
         f"{record['episodes']} real episodes each, means with 95 % intervals.",
         "",
-        "| player | real score | imagined steps | CPU time of learning |",
-        "|---|---|---|---|",
+        "| player | real score | imagined steps | learning: CPU time | wall time |",
+        "|---|---|---|---|---|",
     ]
     for x in record["trials"]:
         real = x["real"]
         lines.append(
             f"| PPO, world {x['world']}, seed {x['seed']} | **{interval(real)}** | {x['imagined_steps']:,} | "
-            f"{x['cpu_seconds']:.0f} s |"
+            f"{x['cpu_seconds']:.0f} s | {x['wall_seconds']:.0f} s |"
         )
     for world, players in record["rivals"].items():
-        lines += [f"| {name}, world {world} | {interval(found)} | | |" for name, found in players.items()]
+        lines += [f"| {name}, world {world} | {interval(found)} | | | |" for name, found in players.items()]
     pooled = record["mean_over_seeds"]
     lines += [
         "",
-        f"Mean over the seeds of PPO: {interval(pooled)} (interval over the seeds' means).",
+        f"Mean over the seeds of PPO: {interval(pooled)}. The interval is over the seeds' means; the world is the "
+        "same for all seeds (`oneiro train vmc-takecover --size demo`).",
         "",
-        f"`{record['command']}`, {record['machine']}, one thread; "
-        f"stable-baselines3 {record['stable_baselines3']}, torch {record['torch']}.",
+        f"`{record['command']}`, one thread; wall time beyond CPU time is other work on the machine. "
+        f"{record['machine']}, stable-baselines3 {record['stable_baselines3']}, torch {record['torch']}.",
         "",
     ]
     return "\n".join(lines)
