@@ -74,6 +74,7 @@ class PercentileScale(nn.Module):
 
     low: Tensor
     high: Tensor
+    percentiles: Tensor
 
     def __init__(
         self, rate: float = 0.01, percentiles: tuple[float, float] = (0.05, 0.95), limit: float = 1.0
