@@ -1,11 +1,14 @@
 """DeepMind Control Suite: bodies moved by torques, seen as numbers or through a camera (extra `dmc`).
 
-Drawing without a display needs an OpenGL library of the system: EGL (Debian: libegl1 libegl-mesa0 libgl1-mesa-dri, or
-the driver of a GPU) or OSMesa (libosmesa6). Physics needs none.
+Drawing without a display needs an OpenGL library of the system, EGL (of Mesa, or the driver of a GPU) or OSMesa;
+`libraries` names the packages. Physics needs none.
 """
 
+import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -98,8 +101,7 @@ class DMC(gymnasium.Env):
         self.config = config
         suite = _suite(config)
         domain, task = find_task(config.task)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of MuJoCo's Python layers about each other
+        with _silence():
             self.engine = suite.load(domain, task, task_kwargs={"random": 0})
         self._camera = DREAMER_CAMERA.get(domain, 0) if config.camera < 0 else config.camera
         if self._camera >= (cameras := self.engine.physics.model.ncam):
@@ -184,8 +186,7 @@ def _suite(config: DMCConfig) -> Any:
             raise OneiroError(f"to draw {config.task}, {' or '.join(wanted)} is missing. Remedy: {REMEDY}")
         os.environ["MUJOCO_GL"] = found or "disabled"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _silence():
             from dm_control import suite
     except ImportError as error:
         if getattr(error, "name", None) in ("dm_control", "mujoco"):
@@ -194,3 +195,17 @@ def _suite(config: DMCConfig) -> Any:
     except AttributeError as error:  # PyOpenGL, where a library is there but not what it shall load
         raise OneiroError(f"dm_control cannot be imported ({error}). Remedy: {REMEDY}") from error
     return suite
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What dm_control and MuJoCo say about each other is not for the user."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        absl.setLevel(level)

@@ -4,13 +4,13 @@ import ctypes
 from collections.abc import Sequence
 
 FILES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "EGL": (("libEGL.so.1",),),
+    "EGL": (("libEGL.so.1",), ("libOpenGL.so.0", "libGL.so.1")),
     "OSMesa": (("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),),
     "Qt5": (("libQt5Core.so.5",), ("libQt5Gui.so.5",)),
 }
 """Each of the groups is needed, any file of a group will do."""
 PACKAGES = {
-    "EGL": "libegl1 libegl-mesa0 libgl1-mesa-dri",
+    "EGL": "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0",
     "OSMesa": "libosmesa6",
     "Qt5": "libqt5core5a libqt5gui5",
 }
