@@ -20,11 +20,11 @@ from torch import Tensor
 
 from oneiro import tree
 from oneiro.agent import Agent
-from oneiro.data.collect import episode_seeds, seat
 from oneiro.data.replay_feed import Feed
 from oneiro.data.replayed import ReplayBatch, Replayed
-from oneiro.data.rollout import Rollout, Turn
+from oneiro.data.rollout import Turn
 from oneiro.errors import OneiroError
+from oneiro.training.acting import Acting
 from oneiro.training.fit import Fit
 from oneiro.training.schedule import Stage
 from oneiro.types import Losses
@@ -103,66 +103,33 @@ class _Loop:
         self.fitter = run.fitter(stage.fit)
         policy = stage.policy and Agent(run.agent.world, stage.policy.build(run.spaces))
         self.player: Agent = policy or run.agent
-        overlap = stage.overlap and getattr(run.recipe.env, "workers", "sync") == "async"
-        self.rollout = Rollout(env, seed=run.recipe.seed, begun=self.replay.begun, overlap=overlap)
-        self.carry = self.player.eval().start(env.num_envs)
+        self.env = env
+        self.acting: Acting | None = None
         self.frames = int(getattr(run.recipe.env, "frames_per_step", 1))
         run.before_save = self._note_state
         run.progress.advance(self.done["steps"])
 
     def run_all(self) -> None:
         """Go on until all steps are made."""
+        run, workers = self.run, getattr(self.run.recipe.env, "workers", "sync")
         self._learn()  # what a stop left undone
-        self.rollout.send(None)
+        overlap = self.stage.overlap and workers == "async"
+        self.acting = Acting(
+            self.player, self.env, self.replay, seed=run.recipe.seed, device=run.device, overlap=overlap
+        )
         while self.done["steps"] < self.stage.steps:
-            turn = self.rollout.receive(self._stop_if_asked)
-            action = self._live(turn)
+            self._count(self.acting.live(self._stop_if_asked))
             if self.done["steps"] < self.stage.steps:
-                self.rollout.send(action)
+                self.acting.go_on()
             self._learn()
             self._log()
             self.run.tick()
 
     def close(self) -> None:
         """End the threads."""
-        self.rollout.close()
+        if self.acting is not None:
+            self.acting.close()
         self.feed.close()
-
-    # -- acting ----------------------------------------------------------------------------------------------
-
-    def _live(self, turn: Turn) -> Tensor:
-        """Take in the rows, store them, and choose the actions [N, A]."""
-        agent = self.player.eval()
-        self.carry = agent.observe(self.carry, turn.step(self.run.device))
-        begun = [int(i) for i in turn.is_first.nonzero()[0]]
-        if begun and self.carry.memory:
-            keys = [episode_seeds(self.run.recipe.seed, int(turn.ids[i]))[1] for i in begun]
-            self.carry = seat(self.carry, begun, agent.behaviour.memory(len(begun)), keys)
-        with torch.no_grad():
-            memo = agent.world.memo(self.carry.state) if self.carry.state else {}
-        self.replay.append(
-            turn.columns(), turn.is_first, turn.terminated, turn.last, memo or None, turn.arrived
-        )
-        assert self.replay.begun == self.rollout.begun, "the ids of episodes are out of step"
-        action, self.carry = agent.act(self.carry, explore=True)
-        self._count(turn)
-        return action
-
-    def _count(self, turn: Turn) -> None:
-        arrived = int(turn.arrived.sum())
-        self.done["steps"] += arrived
-        self.done["episodes"] += len(turn.ended)
-        self.done["crashed"] += int((~turn.arrived).sum())
-        shown: dict[str, float] = {}
-        for episode in turn.ended:
-            shown = {
-                "episode/score": episode.score,
-                "episode/length": float(episode.length),
-                "episode/frames": float(self.done["steps"] * self.frames),
-            }
-            self.run.record(self.done["steps"], shown)
-        shown.pop("episode/frames", None)
-        self.run.progress.advance(arrived, env_steps=arrived, metrics=shown)
 
     # -- learning --------------------------------------------------------------------------------------------
 
@@ -202,6 +169,22 @@ class _Loop:
         self.feed.write_back(batch, {name: x.unflatten(0, shape) for name, x in memo.items()})
 
     # -- keeping track ---------------------------------------------------------------------------------------
+
+    def _count(self, turn: Turn) -> None:
+        arrived = int(turn.arrived.sum())
+        self.done["steps"] += arrived
+        self.done["episodes"] += len(turn.ended)
+        self.done["crashed"] += int((~turn.arrived).sum())
+        shown: dict[str, float] = {}
+        for episode in turn.ended:
+            shown = {
+                "episode/score": episode.score,
+                "episode/length": float(episode.length),
+                "episode/frames": float(self.done["steps"] * self.frames),
+            }
+            self.run.record(self.done["steps"], shown)
+        shown.pop("episode/frames", None)
+        self.run.progress.advance(arrived, env_steps=arrived, metrics=shown)
 
     def _sum(self, metrics: Mapping[str, Tensor]) -> None:
         """Sums since the last line are part of the carry, so a resumed run adds on."""
