@@ -9,6 +9,7 @@ from oneiro.behaviours.linear import LinearConfig
 from oneiro.behaviours.population import Population
 from oneiro.data.collect import episode_seeds, play
 from oneiro.envs.toy import ToyConfig, counter_length
+from oneiro.envs.vector import VectorEnv
 from oneiro.spaces import ActionCodec
 from oneiro.types import Decision, Losses, Prediction
 from oneiro.world import WorldModel
@@ -248,6 +249,24 @@ def test_a_crash_is_marked_and_the_rest_is_played(monkeypatch):
         assert episode.info == whole[id].info
         assert np.array_equal(episode.action, whole[id].action)
     assert sum(counts) == 2 + sum(e.info["length"] for e in episodes.values())
+
+
+def test_rows_are_marked_as_the_environment_says():
+    env = _Marking(ToyConfig(id="counter", num=1, workers="sync"))
+    agent = held()
+    episodes = list(play(env, agent, range(4), seed=4))
+    env.close()
+    for episode in episodes:
+        assert len(episode) > 3
+        assert episode.terminated[:4].tolist() == [False, False, True, False]
+
+
+class _Marking(VectorEnv):
+    """Says that every second step of an episode is an end."""
+
+    def step(self, actions):
+        obs, reward, terminated, truncated, info = super().step(actions)
+        return obs, reward, terminated, truncated, info | {"terminal": reward == 2}
 
 
 def test_seeds_are_independent():

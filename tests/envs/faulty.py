@@ -41,6 +41,10 @@ class Faulty(Counter):
         obs, reward, terminated, truncated, info = super().step(action)
         if self.count == self.config.at:
             reward = self._misbehave(obs) or reward
+            if (
+                self.config.fault == "terminal"
+            ):  # no fault: a row to be learnt as an end, though the game goes on
+                info = info | {"terminal": True}
         return obs, reward, terminated, truncated, info
 
     def _misbehave(self, obs):

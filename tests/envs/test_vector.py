@@ -59,6 +59,16 @@ def test_rows_are_reset_one_by_one_and_idle_slots_wait(workers):
         env.close()
 
 
+@WORKERS
+def test_rows_may_be_marked_as_ends_while_the_game_goes_on(workers):
+    env = opened(FaultyConfig(fault="terminal", num=2, workers=workers), 2)  # 2 and 3 steps long
+    try:
+        marks = [(act(env)[4]["terminal"].tolist(), env.running.tolist()) for _ in range(3)]
+    finally:
+        env.close()
+    assert marks == [([False] * 2, [True] * 2), ([True] * 2, [False, True]), ([False] * 2, [False] * 2)]
+
+
 def test_gymnasium_interface():
     env = ToyConfig(id="counter", num=3).make()
     obs, info = env.reset(seed=4)
