@@ -12,6 +12,7 @@ from oneiro import tree
 from oneiro.behaviours.actor_critic import ActorCriticConfig
 from oneiro.data.replayed import Replayed
 from oneiro.envs.toy import ToyConfig
+from oneiro.training import estimate
 from oneiro.training.fit import Fit, Group
 from oneiro.training.laprop import LaProp
 from oneiro.training.log import LogConfig, read_metrics
@@ -73,3 +74,14 @@ def test_a_stopped_run_goes_on(tmp_path: Path, looks: int):
     assert lines[-1]["online/updates"] == run.recipe.schedule.online.updates(120, 32)
     assert np.isfinite([value for line in lines for value in line.values() if isinstance(value, float)]).all()
     assert {"world/loss", "actor/loss", "critic/loss"} <= lines[-1].keys()
+
+
+def test_the_estimate_counts_rows_updates_and_latents(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimate, "_PATIENCE", 0.3)
+    plan = estimate.estimate(dreamer())
+    assert plan.rows == 120
+    latents = 2 * 64 + 8  # h in half precision, z in bytes
+    frame = 3 * 64 * 64
+    assert latents < plan.replay_gib * 2**30 / plan.rows < latents + frame
+    assert plan.seconds is not None
+    assert plan.seconds > 0

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import psutil
 import torch
 
@@ -22,12 +23,15 @@ from oneiro import runtime, tree
 from oneiro.agent import Agent
 from oneiro.behaviours.population import Population
 from oneiro.data.collect import play
+from oneiro.data.replay import Replay
 from oneiro.data.store import EpisodeStore
 from oneiro.dreaming import imagine
 from oneiro.errors import MissingExtra
+from oneiro.training.acting import Acting
 from oneiro.training.evolve import Evolve
 from oneiro.training.fit import Fitter, parameter_counts
 from oneiro.training.guard import Guard
+from oneiro.training.online import Online
 from oneiro.training.recipe import Recipe
 from oneiro.training.run import GIB, build_agent
 from oneiro.training.schedule import Collect, Memorise, Stage, Update, stages
@@ -98,7 +102,8 @@ def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
         seconds = _seconds(stage, recipe, agent, play_facts, peaks) if timed else None
         plans.append(StagePlan(name=name, about=stage.line(), seconds=seconds))
     episodes = sum(s.episodes for _, s in named if isinstance(s, Collect))
-    rows = min(int(episodes * play_facts.rows_per_episode), recipe.data.capacity)
+    steps = sum(s.steps for _, s in named if isinstance(s, Online))
+    rows = min(int(episodes * play_facts.rows_per_episode) + steps, recipe.data.capacity)
     gpu = torch.cuda.max_memory_allocated(report.device) / GIB if report.device.type == "cuda" else 0.0
     return Plan(
         device=runtime.describe_device(report.device),
@@ -122,15 +127,47 @@ class _Played:
 
     @classmethod
     def measure(cls, recipe: Recipe, agent: Agent, notes: list[str]) -> "_Played":
-        collect = next((s for _, s in stages(recipe.schedule) if isinstance(s, Collect)), None)
-        if collect is None:
+        first = next((s for _, s in stages(recipe.schedule) if isinstance(s, Collect | Online)), None)
+        if first is None:
             return cls()
-        player = Agent(agent.world, collect.policy.build(agent.world.spaces)) if collect.policy else agent
+        player = Agent(agent.world, first.policy.build(agent.world.spaces)) if first.policy else agent
         try:
             env = recipe.env.make()
         except MissingExtra as missing:
             notes.append(f"the environment was not tried: {missing}")
             return cls()
+        if isinstance(first, Online):
+            return cls._live(recipe, player, env)
+        return cls._collect(recipe, player, env)
+
+    @classmethod
+    def _live(cls, recipe: Recipe, player: Agent, env: gymnasium.vector.VectorEnv) -> "_Played":
+        """Act and store as `Online` does, without updates."""
+        episodes = 0
+        with tempfile.TemporaryDirectory() as folder:
+            replay = Replay(Path(folder), streams=env.num_envs, ram=int(recipe.data.ram * GIB))
+            device = player.world.device
+            acting = Acting(player, env, replay, seed=recipe.seed, device=device, overlap=False)
+            began = time.perf_counter()
+            try:
+                while time.perf_counter() - began < _PATIENCE:
+                    episodes += len(acting.live().ended)
+                    acting.go_on()
+            finally:
+                env.close()
+            seconds = time.perf_counter() - began
+            replay.flush()
+            size = sum(file.stat().st_size for file in Path(folder).rglob("*.rows"))
+            latents = replay.memo_type.nbytes if replay.memo_type else 0
+            return cls(
+                rows_per_second=replay.rows / seconds,
+                rows_per_episode=replay.rows / max(1, episodes),
+                bytes_per_row=size / replay.rows + latents,
+            )
+
+    @classmethod
+    def _collect(cls, recipe: Recipe, player: Agent, env: gymnasium.vector.VectorEnv) -> "_Played":
+        """Play whole episodes as `Collect` does."""
         steps = 0
 
         def count(n: int) -> None:
@@ -168,6 +205,10 @@ def _seconds(stage: Stage, recipe: Recipe, agent: Agent, played: _Played, peaks:
             return _playing(stage.episodes, played)
         case Update():
             return stage.updates * _update_seconds(stage, agent, peaks) if stage.updates else 0.0
+        case Online():
+            rate = played.rows_per_second
+            updates = stage.updates(stage.steps) * _update_seconds(stage, agent, peaks)
+            return None if rate is None else stage.steps / rate + updates
         case Memorise():
             collected = sum(s.episodes for _, s in stages(recipe.schedule) if isinstance(s, Collect))
             return collected * played.rows_per_episode * _memo_seconds(stage, agent)
@@ -185,25 +226,25 @@ def _playing(episodes: int, played: _Played) -> float | None:
     return None if rate is None else episodes * played.rows_per_episode / rate
 
 
-def _update_seconds(stage: Update, agent: Agent, peaks: list[float]) -> float:
+def _update_seconds(stage: Update | Online, agent: Agent, peaks: list[float]) -> float:
     fitter = Fitter(stage.fit, agent, Guard(Path(os.devnull).parent))
     length = getattr(stage.batch, "length", 1)
     tried = min(length, _STEPS) if agent.world.device.type == "cpu" else length
     agent.train()
-    shortest = _try(fitter, agent, stage.batch.size, 2) if tried < length else 0.0
+    shortest = _try(fitter, agent, stage, 2) if tried < length else 0.0
     peaks.append(_peak())
     runtime.release_memory()
     before = psutil.Process().memory_info().rss
     _forget_peak()
-    seconds = _try(fitter, agent, stage.batch.size, tried)
+    seconds = _try(fitter, agent, stage, tried)
     agent.eval()
     peaks.append(before + max(0, _peak() - before) * length / tried)
     # What does not grow with the length (the optimizer's step) is in `shortest`, and in `before`.
     return seconds + (length - tried) * max(0.0, seconds - shortest) / max(1, tried - 2)
 
 
-def _try(fitter: Fitter, agent: Agent, size: int, length: int) -> float:
-    batch = blank_rows(agent, size, length)
+def _try(fitter: Fitter, agent: Agent, stage: Update | Online, length: int) -> float:
+    batch = blank_rows(agent, stage.batch.size, length, memo=not isinstance(stage, Online))
     return _time(lambda: fitter.apply(batch))
 
 
@@ -223,12 +264,13 @@ def _dream_seconds(stage: Evolve, agent: Agent) -> float:
     return _time(lambda: next(steps), repeats=4)
 
 
-def blank_rows(agent: Agent, size: int, length: int) -> TimeStep:
-    """[size, length] rows of zeros in the world's spaces; long sequences carry its memo instead of pictures."""
+def blank_rows(agent: Agent, size: int, length: int, memo: bool = True) -> TimeStep:
+    """[size, length] rows of zeros in the world's spaces; with `memo` sequences carry that instead of pictures."""
     world, device = agent.world, agent.world.device
     lead = (size, length)
-    memo = world.memo(world.start(1)) if length > 1 else {}
-    obs = {} if memo else {k: torch.zeros(*lead, *s, dtype=torch.uint8) for k, s in world.spaces.obs.items()}
+    kept = world.memo(world.start(1)) if memo and length > 1 else {}
+    dtypes = {name: torch.uint8 if len(s) == 3 else torch.float32 for name, s in world.spaces.obs.items()}
+    obs = {} if kept else {k: torch.zeros(*lead, *s, dtype=dtypes[k]) for k, s in world.spaces.obs.items()}
     rows = TimeStep(
         obs=obs,
         action=torch.zeros(*lead, world.spaces.action.dim),
@@ -236,7 +278,7 @@ def blank_rows(agent: Agent, size: int, length: int) -> TimeStep:
         is_first=torch.zeros(lead, dtype=torch.bool),
         terminated=torch.zeros(lead, dtype=torch.bool),
         mask=torch.ones(lead, dtype=torch.bool),
-        memo={k: torch.zeros(*lead, *v.shape[1:]) for k, v in memo.items()},
+        memo={k: torch.zeros(*lead, *v.shape[1:]) for k, v in kept.items()},
     )
     return tree.to(rows, device)
 
