@@ -19,7 +19,7 @@ _silu_backward = torch.ops.aten.silu_backward.default
 _TRUNCATED = 1.1368  # a normal cut at two standard deviations, times this, has standard deviation 1 again
 
 
-def init_dreamer(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
+def init_dreamer(weight: Tensor, fan_in: int | float, scale: float = 1.0) -> None:
     """Truncated normal of standard deviation `scale / sqrt(fan_in)`, in place; scale 0 gives zeros."""
     std = _TRUNCATED * scale / math.sqrt(fan_in)
     if std == 0:
