@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,6 +178,23 @@ def test_presets_are_values_that_can_be_changed_one_by_one():
     assert (config.frames_per_step, AtariConfig(skip=2).frames_per_step) == (4, 2)
     for name, preset in PRESETS.items():
         assert AtariConfig(preset=name).protocol == preset
+
+
+def test_the_documentation_lists_every_preset():
+    text = (Path(__file__).parents[2] / "docs" / "environments.md").read_text()
+    table = text.split("<!-- presets -->")[1].split("<!-- /presets -->")[0]
+    rows = {row.split("`")[1]: row for row in table.splitlines() if row.startswith("| `")}
+    assert rows.keys() == PRESETS.keys()
+    for name, preset in PRESETS.items():
+        for fact in (
+            f"{preset.size} {preset.colour}",
+            preset.resize,
+            f"| {preset.sticky:g} |",
+            preset.actions,
+        ):
+            assert fact in rows[name], (name, fact)
+        limit = f"{preset.limit:,}" if preset.limit else "none"
+        assert rows[name].endswith(f"| {limit}{', terminal' * preset.limit_is_terminal} |")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -1,10 +1,13 @@
-"""Frames, rewards and flags of DreamerV3's own Atari wrapper (recorded with ale-py 0.9.0 and Pillow 13)."""
+"""Frames, rewards and flags of DreamerV3's own Atari wrapper (recorded with ale-py 0.9.0 and Pillow 13), and frames
+of ale-py's vector environment.
+"""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 pytest.importorskip("ale_py")
 
@@ -51,3 +54,31 @@ def test_flags_are_those_of_the_official_wrapper(life):
         assert info["terminal"] == (life == "flag" and lives[-1] < lives[-2])
     assert flags == VECTORS["breakout_lives_discount_flags"]["flags"]
     assert np.diff(lives).sum() == -5
+
+
+@pytest.mark.parametrize("colour", ["rgb", "gray"])
+def test_with_area_every_pixel_is_that_of_ale_py(colour):
+    from ale_py.vector_env import AtariVectorEnv
+
+    env = AtariConfig(game="ms_pacman", preset="dreamer-2023", noops=(0, 0), colour=colour).env()
+    theirs = AtariVectorEnv(
+        "ms_pacman",
+        1,
+        num_threads=1,
+        grayscale=colour == "gray",
+        img_height=64,
+        img_width=64,
+        stack_num=1,
+        reward_clipping=False,
+        use_fire_reset=False,
+        noop_max=0,
+    )
+    rng = np.random.default_rng(0)
+    ours, expected = env.reset(seed=0)[0], theirs.reset(seed=0)[0]
+    for _ in range(80):
+        assert_array_equal(ours["image"], expected.reshape(64, 64, -1).transpose(2, 0, 1))
+        action = int(rng.integers(9))
+        ours, reward, *_ = env.step(action)
+        expected, points, *_ = theirs.step(np.array([action]))
+        assert reward == points[0]
+    theirs.close()
