@@ -20,12 +20,12 @@ TINY = DiamondConfig(
     denoiser=DenoiserConfig(
         context=4,
         channels=(8, 8),
-        blocks=(1, 1),
-        attention=(0, 1),
+        blocks=1,
+        attention=(1,),
         cond_dim=24,
         sampler=EDMSampler(steps=2),
     ),
-    reward=RewardConfig(channels=(8, 8), blocks=(1, 1), attention=(0, 0), cond_dim=8, hidden_dim=8),
+    reward=RewardConfig(channels=(8, 8), blocks=1, cond_dim=8, hidden_dim=8),
     compute_dtype="float32",
 )
 

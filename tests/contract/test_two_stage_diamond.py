@@ -17,8 +17,8 @@ SPACES = Spaces({"image": (3, 8, 12)}, ActionCodec(6, (0.0,) * 6, (1.0,) * 6))
 SMALL = DenoiserConfig(
     context=3,
     channels=(8, 8),
-    blocks=(1, 1),
-    attention=(0, 1),
+    blocks=1,
+    attention=(1,),
     cond_dim=24,
     tells_context_noise=True,
     sampler=EDMSampler(steps=1),

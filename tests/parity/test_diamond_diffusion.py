@@ -43,7 +43,9 @@ def test_sigma_schedule(case: dict) -> None:
 
 @pytest.mark.parametrize("case", VECTORS["training_sigma"], ids=lambda c: str(c["loc"]))
 def test_noise_law(case: dict) -> None:
-    law = NoiseLaw(mean=case["loc"], std=case["scale"], smallest=case["clip"][0], largest=float(case["clip"][1]))
+    law = NoiseLaw(
+        mean=case["loc"], std=case["scale"], smallest=case["clip"][0], largest=float(case["clip"][1])
+    )
     close(law.sigma(torch.tensor(case["z"])), case["sigma"], 2e-6)
 
 
@@ -118,7 +120,7 @@ def test_the_samplers_of_edm_differ_where_they_should() -> None:
 def test_tiny_denoiser_loss() -> None:
     """Both self-fed steps: F of each, and the loss, from the released state dict and the recorded draws."""
     data = dict(np.load(FOLDER / "diamond_tiny_denoiser.npz"))
-    config = DenoiserConfig(context=2, channels=(8, 8), blocks=(1, 1), attention=(0, 0), cond_dim=8)
+    config = DenoiserConfig(context=2, channels=(8, 8), blocks=1, cond_dim=8)
     denoiser = Denoiser(config, 3, ActionCodec(4), dtype="float32")
     weights = [torch.tensor(x) for name, x in data.items() if name.startswith("sd/")]
     own = denoiser.state_dict()
@@ -158,9 +160,7 @@ def test_the_noise_on_past_frames_is_told() -> None:
     close(scales.c_noise, case["c_noise"])
     close(torch.tensor(case["sigma_cond"]).log() / 4, case["c_noise_cond"])
     denoiser = Denoiser(
-        DenoiserConfig(
-            context=1, channels=(8,), blocks=(1,), attention=(0,), cond_dim=8, tells_context_noise=True
-        ),
+        DenoiserConfig(context=1, channels=(8,), blocks=1, cond_dim=8, tells_context_noise=True),
         3,
         None,
         dtype="float32",

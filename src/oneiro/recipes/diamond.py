@@ -131,14 +131,11 @@ def _smoke() -> Recipe:
     world = DiamondConfig(
         denoiser=DenoiserConfig(
             channels=(8, 8, 8),
-            blocks=(1, 1, 1),
-            attention=(0, 0, 0),
+            blocks=1,
             cond_dim=16,
             sampler=EDMSampler(steps=1),
         ),
-        reward=RewardConfig(
-            channels=(8, 8, 8, 8), blocks=(1, 1, 1, 1), attention=(0, 0, 0, 0), cond_dim=8, hidden_dim=16
-        ),
+        reward=RewardConfig(channels=(8, 8, 8, 8), blocks=1, cond_dim=8, hidden_dim=16),
     )
     behaviour = RecurrentActorCriticConfig(channels=(8, 8, 8, 8), hidden_dim=16, horizon=3)
     budget = Budget(
@@ -164,10 +161,8 @@ def _smoke() -> Recipe:
 def small_world() -> DiamondConfig:
     """For pictures of 32 x 32: about 0.6 M weights in the denoiser."""
     return DiamondConfig(
-        denoiser=DenoiserConfig(channels=(32, 32, 32), blocks=(1, 1, 1), attention=(0, 0, 0), cond_dim=128),
-        reward=RewardConfig(
-            channels=(16, 32, 32), blocks=(1, 1, 1), attention=(0, 0, 0), cond_dim=64, hidden_dim=128
-        ),
+        denoiser=DenoiserConfig(channels=(32, 32, 32), blocks=1, cond_dim=128),
+        reward=RewardConfig(channels=(16, 32, 32), blocks=1, cond_dim=64, hidden_dim=128),
     )
 
 

@@ -41,7 +41,7 @@ FINE_UPSAMPLER = EDMSampler(
 def _dynamics() -> DenoiserConfig:
     return DenoiserConfig(
         channels=(128, 256, 512, 1024),
-        attention=(0, 0, 1, 1),
+        attention=(2, 3),
         cond_dim=2048,
         offset_noise=0.1,
         law=NoiseLaw(mean=-1.2),
@@ -56,7 +56,7 @@ def _upsampler() -> DenoiserConfig:
     return DenoiserConfig(
         context=1,
         channels=(64, 64, 128, 256),
-        attention=(0, 0, 0, 1),
+        attention=(3,),
         cond_dim=2048,
         offset_noise=0.1,
         law=NoiseLaw(mean=-1.2),

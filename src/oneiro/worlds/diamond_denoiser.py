@@ -25,8 +25,8 @@ class DenoiserConfig:
 
     context: int = 4  # n, past frames and actions it is conditioned on
     channels: tuple[int, ...] = (64, 64, 64, 64)  # width of each stage of the U-Net
-    blocks: tuple[int, ...] = (2, 2, 2, 2)  # residual blocks of each stage
-    attention: tuple[int, ...] = (0, 0, 0, 0)  # 1: the blocks of this stage attend (the middle always does)
+    blocks: int = 2  # residual blocks of each stage
+    attention: tuple[int, ...] = ()  # stages whose blocks attend, from 0 (the middle always does)
     cond_dim: int = 256  # width of the conditioning vector
     objective: Literal["edm", "ddpm"] = "edm"  # what F predicts; ddpm is the paper's comparison (section 5.1)
     sigma_data: float = 0.5  # standard deviation of pixels in -1..1
@@ -42,17 +42,21 @@ class DenoiserConfig:
     context_sigma: float = 0.0  # and this much in sampling, added anew at every step (Counter-Strike: 0.005)
 
     def __post_init__(self) -> None:
-        if not len(self.channels) == len(self.blocks) == len(self.attention) > 0:
-            raise ValueError(
-                f"channels {self.channels}, blocks {self.blocks} and attention {self.attention} need one number for "
-                "each stage"
-            )
-        if self.context < 1 or min(*self.channels, *self.blocks) < 1:
-            raise ValueError("context, channels and blocks must be at least 1")
+        require_stages(self.channels, self.blocks, self.attention)
+        if self.context < 1:
+            raise ValueError(f"context must be at least 1 frame, got {self.context}")
         if self.sigma_data <= 0 or self.offset_noise < 0 or self.context_sigma < 0:
             raise ValueError("sigma_data must be positive, offset_noise and context_sigma not negative")
         if (self.noises_context or self.context_sigma) and not self.tells_context_noise:
             raise ValueError("noise on the past frames needs tells_context_noise, or F would not know of it")
+
+
+def require_stages(channels: tuple[int, ...], blocks: int, attention: tuple[int, ...]) -> None:
+    """ValueError unless there are stages, they have blocks, and those that attend exist."""
+    if not channels or min(*channels, blocks) < 1:
+        raise ValueError(f"channels {channels} and blocks {blocks} must be at least 1")
+    if attention and not (min(attention) >= 0 and max(attention) < len(channels)):
+        raise ValueError(f"attention {attention} names a stage that is none of 0 to {len(channels) - 1}")
 
 
 @dataclass
@@ -99,8 +103,8 @@ class Denoiser(nn.Module):
             num_actions=config.context,
             cond_dim=config.cond_dim,
             channels=config.channels,
-            blocks=config.blocks,
-            attends=[bool(a) for a in config.attention],
+            blocks=[config.blocks] * len(config.channels),
+            attends=[stage in config.attention for stage in range(len(config.channels))],
             tells_context_noise=config.tells_context_noise,
             compute_dtype=compute_dtype(dtype),
         )

@@ -17,6 +17,7 @@ from oneiro.nets.frame_denoiser import ActionEmbedding, computing
 from oneiro.nets.lstm_cell import lstm_cell, run_lstm
 from oneiro.runtime import compute_dtype, memory_format
 from oneiro.spaces import ActionCodec
+from oneiro.worlds.diamond_denoiser import require_stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,24 +25,15 @@ class RewardConfig:
     """Sizes; the defaults are DIAMOND's on Atari."""
 
     channels: tuple[int, ...] = (32, 32, 32, 32)  # width of each stage; the size halves between stages
-    blocks: tuple[int, ...] = (2, 2, 2, 2)  # residual blocks of each stage
-    attention: tuple[int, ...] = (
-        0,
-        0,
-        0,
-        0,
-    )  # 1: the blocks of this stage attend (two more at the end always do)
+    blocks: int = 2  # residual blocks of each stage
+    attention: tuple[int, ...] = ()  # stages whose blocks attend, from 0 (two more blocks always do)
     cond_dim: int = 128  # width of the action's embedding
     hidden_dim: int = 512  # width of the LSTM
 
     def __post_init__(self) -> None:
-        if not len(self.channels) == len(self.blocks) == len(self.attention) > 0:
-            raise ValueError(
-                f"channels {self.channels}, blocks {self.blocks} and attention {self.attention} need one number for "
-                "each stage"
-            )
-        if min(*self.channels, *self.blocks, self.cond_dim, self.hidden_dim) < 1:
-            raise ValueError("channels, blocks, cond_dim and hidden_dim must be at least 1")
+        require_stages(self.channels, self.blocks, self.attention)
+        if min(self.cond_dim, self.hidden_dim) < 1:
+            raise ValueError("cond_dim and hidden_dim must be at least 1")
 
 
 class PairEncoder(nn.Module):
@@ -51,9 +43,12 @@ class PairEncoder(nn.Module):
         super().__init__()
         channels = config.channels
         self.conv_in = conv3x3(2 * image[0], channels[0])
+        n = config.blocks
         stages = [
-            res_blocks([channels[max(0, i - 1)]] + [c] * (n - 1), [c] * n, config.cond_dim, bool(attends))
-            for i, (c, n, attends) in enumerate(zip(channels, config.blocks, config.attention, strict=True))
+            res_blocks(
+                [channels[max(0, i - 1)]] + [c] * (n - 1), [c] * n, config.cond_dim, i in config.attention
+            )
+            for i, c in enumerate(channels)
         ]
         stages.append(res_blocks([channels[-1]] * 2, [channels[-1]] * 2, config.cond_dim, True))
         self.stages = nn.ModuleList(stages)
