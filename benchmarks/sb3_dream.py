@@ -114,7 +114,8 @@ def table(record: dict[str, Any]) -> str:
     lines = [
         "# PPO of Stable-Baselines3 in a learned dream",
         "",
-        f"{record['game']}. PPO sees the world's feature and never the real game while it learns; scores are of "
+        f"{record['game']}. PPO sees the world's feature and never the real game while it learns; its rewards go "
+        "through Stable-Baselines3's VecNormalize. Scores are of "
         f"{record['episodes']} real episodes each, means with 95 % intervals.",
         "",
         "| player | real score | imagined steps | learning: CPU time | wall time |",
