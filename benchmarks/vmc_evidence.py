@@ -103,14 +103,11 @@ def controls() -> Experiment:
 
 
 def precision() -> Experiment:
-    """bfloat16 against float32."""
-    trials = []
-    for seed in range(3):
-        trials += [
-            Trial("bfloat16 matrix products (default here)", f"demo-{seed}", seed),
-            Trial("float32", f"float32-{seed}", seed, ("--world.compute-dtype", "float32")),
-        ]
-    return Experiment("bfloat16 against float32", "Everything else equal.", trials)
+    """float32, to be held against results/demo.md, which was made where processors multiply in bfloat16."""
+    options = ("--world.compute-dtype", "float32")
+    trials = [Trial("float32", f"float32-{seed}", seed, options) for seed in range(3)]
+    text = "The demo in float32. The same seeds with bfloat16 matrix products: results/demo.md."
+    return Experiment("The demo in float32", text, trials)
 
 
 def long() -> Experiment:
