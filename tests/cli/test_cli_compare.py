@@ -137,6 +137,26 @@ def test_unfinished_runs_are_left_out_and_named(tmp_path):
     assert compare(young).is_error("no run has a score yet", "80,000 of 400,000")
 
 
+def test_a_run_without_evaluation_is_left_out_of_evaluations(tmp_path):
+    done = make_run(tmp_path / "done", "atari", seed=0, evaluated=[3.0, 4.0])
+    other = make_run(tmp_path / "other", "atari", seed=1, trained=[(99_500, 1.0)])
+    answer = compare(other, done, "--readout", "evaluation", "--against", "iris", "--json").json
+    assert answer["tasks"]["atari100k/pong"]["runs"]["atari small"]["seeds"] == [0]
+    assert answer["left_out"] == [f"{other}: was not evaluated (oneiro evaluate --save)"]
+
+
+def test_a_figure_of_another_budget_is_marked(tmp_path):
+    young = make_run(tmp_path / "young", "atari", seed=0, evaluated=[3.0], trained=[(20_000, 9.0)])
+    notes = compare(young, "--against", "storm-paper", "--json").json["notes"]
+    assert any("young has seen 80,000 frames; published figures are those of 400,000" in n for n in notes)
+    assert any("These runs on atari100k: " in n and "sticky 0.0" in n for n in notes)
+    assert any("STORM-paper" in n and "sticky 0.25" in n for n in notes)
+    at = compare(young, "--against", "iris", "--readout", "training", "--at", "80000", "--json").json
+    assert "Read out at 80,000 frames; published are 400,000." in at["notes"]
+    done = make_run(tmp_path / "done", "atari", seed=1, evaluated=[3.0], trained=[(110_000, 9.0)])
+    assert not any("has seen" in n for n in compare(done, "--against", "iris", "--json").json["notes"])
+
+
 def test_a_task_without_published_scores(tmp_path):
     runs = [
         make_run(tmp_path / f"toy-{s}", "toy", seed=s, trained=[(990, 4.0 + s)], random=[1.0, 2.0])

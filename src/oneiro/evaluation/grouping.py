@@ -17,8 +17,9 @@ Differing = Mapping[str, Mapping[str, list[Path]]]
 def differing_settings(results: Sequence[RunResult], *, evaluated: bool) -> Differing:
     """Settings that differ between runs of one task, or of one suite whose tasks are aggregated.
 
-    `evaluated`: settings of the evaluation and not of training.
+    `evaluated`: settings of the evaluation and not of training; runs without one have no say.
     """
+    results = [result for result in results if result.evaluation or not evaluated]
     kinds: dict[str, list[RunResult]] = defaultdict(list)
     for result in results:
         found = lookup(result.task)
