@@ -48,8 +48,7 @@ class Trial:
 
 def oneiro(words: Sequence[str], *, threads: int = 0) -> None:
     """`oneiro WORDS`; CalledProcessError if it fails. `threads` > 0 limits the threads of its operations."""
-    print("oneiro", shlex.join(words), flush=True)
-    subprocess.run(_python(words), check=True, env=_environment(threads))
+    _wait(_start(words, threads))
 
 
 def measured(words: Sequence[str], file: Path, *, threads: int = 0, every: float = 2.0) -> None:
@@ -57,9 +56,8 @@ def measured(words: Sequence[str], file: Path, *, threads: int = 0, every: float
 
     Memory is the proportional set size where the system tells it, so pages that workers share count once.
     """
-    print("oneiro", shlex.join(words), flush=True)
     began, peak, stop = time.monotonic(), [0.0], threading.Event()
-    process = subprocess.Popen(_python(words), env=_environment(threads))
+    process = _start(words, threads)
 
     def watch() -> None:
         while not stop.wait(every):
@@ -68,11 +66,7 @@ def measured(words: Sequence[str], file: Path, *, threads: int = 0, every: float
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        code = process.wait()
-    except BaseException:
-        process.terminate()  # it saves, and the same command goes on from there
-        process.wait()
-        raise
+        _wait(process)
     finally:
         stop.set()
         watcher.join()
@@ -83,8 +77,12 @@ def measured(words: Sequence[str], file: Path, *, threads: int = 0, every: float
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(usage) + "\n")
-    if code:
-        raise subprocess.CalledProcessError(code, process.args)
+
+
+def stop_all() -> None:
+    """Ask every command that runs to save and leave; repeated, it goes on from there."""
+    for process in list(_running):
+        process.terminate()
 
 
 def read_usage(file: Path) -> dict[str, float]:
@@ -130,9 +128,29 @@ def write(name: str, record: dict[str, Any], lines: Sequence[str]) -> None:
     print(f"results/{name}.md")
 
 
+_running: set[subprocess.Popen] = set()
+
+
+def _start(words: Sequence[str], threads: int) -> subprocess.Popen:
+    print("oneiro", shlex.join(words), flush=True)
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    process = subprocess.Popen(_python(words), env=environment)
+    _running.add(process)
+    return process
+
+
+def _wait(process: subprocess.Popen) -> None:
+    try:
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        _running.discard(process)
+    if code:
+        raise subprocess.CalledProcessError(code, process.args)
+
+
 def _python(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "oneiro.cli", *words]
-
-
-def _environment(threads: int) -> dict[str, str]:
-    return os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evidence import RESULTS, Trial, facts, measured, oneiro, read_usage, write
+from evidence import RESULTS, Trial, facts, measured, oneiro, read_usage, stop_all, write
 from oneiro.evaluation.figures import learning_curves
 from oneiro.evaluation.learning_curve import Band, band
 from oneiro.evaluation.published import lookup
@@ -106,10 +106,24 @@ def main() -> None:
         experiment = chosen(name, options)
         trials = experiment.trials(name, range(options.seeds))
         if not options.report_only:
-            with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-                for _ in pool.map(lambda t: work(t, options.threads, options.episodes), trials):
-                    report(name, experiment, trials)
+            run_all(name, experiment, trials, options)
         report(name, experiment, trials)
+
+
+def run_all(name: str, experiment: Experiment, trials: Sequence[Trial], options: argparse.Namespace) -> None:
+    """`options.jobs` at a time, with a fresh report after each; a stop or a failure stops all, resumably."""
+    pool = concurrent.futures.ThreadPoolExecutor(options.jobs)
+    try:
+        waiting = [pool.submit(work, trial, options.threads, options.episodes) for trial in trials]
+        for done in concurrent.futures.as_completed(waiting):
+            done.result()
+            report(name, experiment, trials)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop_all()
+        raise
+    finally:
+        pool.shutdown()
 
 
 def chosen(name: str, options: argparse.Namespace) -> Experiment:
