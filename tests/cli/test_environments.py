@@ -1,6 +1,7 @@
 """Names of environments on the command line."""
 
 import pytest
+from calling import TOY, oneiro
 
 from oneiro.cli.environments import find_env
 from oneiro.envs.atari import AtariConfig
@@ -52,3 +53,8 @@ def test_names(name, config):
 def test_unknown_names_are_answered(name, remedy):
     with pytest.raises(OneiroError, match=remedy):
         find_env(name)
+
+
+def test_show_states_the_protocol():
+    assert oneiro("show", TOY, "--no-time", "--json").json["env"].startswith("toy dodge")
+    assert "environment: toy dodge" in oneiro("show", TOY, "--no-time").out

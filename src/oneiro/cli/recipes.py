@@ -51,8 +51,16 @@ def show_command(arguments: Sequence[str]) -> None:
     plan = estimate(recipe, timed=own.time)
     if own.json:
         print(
-            json.dumps({"recipe": entry.name, "size": size_of(arguments) or entry.sizes[0], **plan.to_json()})
+            json.dumps(
+                {
+                    "recipe": entry.name,
+                    "size": size_of(arguments) or entry.sizes[0],
+                    "env": recipe.env.describe(),
+                    **plan.to_json(),
+                }
+            )
         )
         return
     print(f"{entry.name} ({size_of(arguments) or entry.sizes[0]}): {entry.about}\n")
+    print(f"environment: {recipe.env.describe()}\n")
     print(plan)

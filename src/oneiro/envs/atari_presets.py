@@ -51,7 +51,10 @@ class Protocol:
 
     def describe(self) -> str:
         """All of it in one line."""
-        first, last = ("max", "resized") if self.pool_first else ("resized", "max")
+        shown = f"the last {self.pool} frames"
+        shown = (
+            f"maximum of {shown}, resized" if self.pool_first else f"maximum of {shown}, each resized before"
+        )
         low, high = self.noops
         fire = {"never": "", "start": ", FIRE at the start", "life": ", FIRE at the start of every life"}
         after = "one no-op later" if self.after_life == "noop" else "right there"
@@ -63,7 +66,7 @@ class Protocol:
         stop = " (counts as its end)" if self.limit_is_terminal else ""
         parts = (
             f"{self.skip} frames a decision",
-            f"last {self.pool} frames {first}, then {last}" if self.pool > 1 else "last frame",
+            shown if self.pool > 1 else "last frame, resized",
             f"sticky {self.sticky:g}" if self.sticky else "not sticky",
             (f"{low} to {high} no-ops" if low < high else f"{low} no-ops") + fire[self.fire],
             f"{self.actions} actions",
