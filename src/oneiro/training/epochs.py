@@ -21,7 +21,7 @@ from oneiro.agent import Agent
 from oneiro.data.collect import play
 from oneiro.data.samplers import prefetch
 from oneiro.training.fit import Fit, Fitter
-from oneiro.training.schedule import Stage, _name
+from oneiro.training.schedule import Stage
 
 if TYPE_CHECKING:
     from oneiro.training.run import Run
@@ -69,14 +69,25 @@ class Epochs(Stage):
     def line(self) -> str:
         """See `Stage.line`."""
         tasks = "; ".join(
-            f"{' + '.join(group.address)} {task.updates} (first {task.first}) on {_name(task.batch)}"
+            f"{' + '.join(group.address)} {task.updates:,} updates (first {task.first:,}) "
+            f"on {task.batch.size} x {task.batch.length} rows"
             for group, task in zip(self.fit.groups, self.tasks, strict=True)
         )
         return f"{self.epochs:,} epochs of {self.steps} steps up to {self.total_steps:,}: {tasks}"
 
     def total(self) -> int:
         """Updates of all tasks."""
-        return sum(task.first + (self.epochs - 1) * task.updates for task in self.tasks) if self.epochs else 0
+        return sum(self.updates(index) for index in range(len(self.tasks)))
+
+    def updates(self, index: int) -> int:
+        """Of one task."""
+        task = self.tasks[index]
+        return task.first + (self.epochs - 1) * task.updates if self.epochs else 0
+
+    @property
+    def collected(self) -> int:
+        """Environment steps asked for in all epochs."""
+        return min(self.first_steps + max(0, self.epochs - 1) * self.steps, self.total_steps)
 
     def run(self, run: "Run") -> None:
         """Batch k of a task is a pure function of (seed, k) and of what is stored."""

@@ -28,6 +28,7 @@ from oneiro.data.store import EpisodeStore
 from oneiro.dreaming import imagine
 from oneiro.errors import MissingExtra
 from oneiro.training.acting import Acting
+from oneiro.training.epochs import Epochs
 from oneiro.training.evolve import Evolve
 from oneiro.training.fit import Fitter, parameter_counts
 from oneiro.training.guard import Guard
@@ -103,6 +104,7 @@ def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
         plans.append(StagePlan(name=name, about=stage.line(), seconds=seconds))
     episodes = sum(s.episodes for _, s in named if isinstance(s, Collect))
     steps = sum(s.steps for _, s in named if isinstance(s, Online))
+    steps += sum(s.collected for _, s in named if isinstance(s, Epochs))
     rows = min(int(episodes * play_facts.rows_per_episode) + steps, recipe.data.capacity)
     gpu = torch.cuda.max_memory_allocated(report.device) / GIB if report.device.type == "cuda" else 0.0
     return Plan(
@@ -127,7 +129,9 @@ class _Played:
 
     @classmethod
     def measure(cls, recipe: Recipe, agent: Agent, notes: list[str]) -> "_Played":
-        first = next((s for _, s in stages(recipe.schedule) if isinstance(s, Collect | Online)), None)
+        first = next(
+            (s for _, s in stages(recipe.schedule) if isinstance(s, Collect | Epochs | Online)), None
+        )
         if first is None:
             return cls()
         player = Agent(agent.world, first.policy.build(agent.world.spaces)) if first.policy else agent
@@ -209,6 +213,10 @@ def _seconds(stage: Stage, recipe: Recipe, agent: Agent, played: _Played, peaks:
             rate = played.rows_per_second
             updates = stage.updates(stage.steps) * _update_seconds(stage, agent, peaks)
             return None if rate is None else stage.steps / rate + updates
+        case Epochs():
+            rate = played.rows_per_second
+            updates = sum(_task_seconds(stage, i, agent, peaks) for i in range(len(stage.tasks)))
+            return None if rate is None else stage.collected / rate + updates
         case Memorise():
             collected = sum(s.episodes for _, s in stages(recipe.schedule) if isinstance(s, Collect))
             return collected * played.rows_per_episode * _memo_seconds(stage, agent)
@@ -241,6 +249,18 @@ def _update_seconds(stage: Update | Online, agent: Agent, peaks: list[float]) ->
     peaks.append(before + max(0, _peak() - before) * length / tried)
     # What does not grow with the length (the optimizer's step) is in `shortest`, and in `before`.
     return seconds + (length - tried) * max(0.0, seconds - shortest) / max(1, tried - 2)
+
+
+def _task_seconds(stage: Epochs, index: int, agent: Agent, peaks: list[float]) -> float:
+    """All updates of one task; its segments are short, so they are tried whole."""
+    fitter = Fitter(stage.fit, agent, Guard(Path(os.devnull).parent))
+    batch = stage.tasks[index].batch
+    rows = blank_rows(agent, batch.size, batch.length, memo=False)
+    agent.train()
+    seconds = _time(lambda: fitter.apply(rows, only=(index,)))
+    agent.eval()
+    peaks.append(_peak())
+    return stage.updates(index) * seconds
 
 
 def _try(fitter: Fitter, agent: Agent, stage: Update | Online, length: int) -> float:
