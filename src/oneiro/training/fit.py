@@ -69,19 +69,21 @@ class Fitter:
         """
         chosen = range(len(self.fit.groups)) if only is None else only
         losses = self._losses(batch, before, chosen)
-        for i in chosen:
-            group, parts, named = self.fit.groups[i], self.parts[i], self.named[i]
-            optimizer, step = self.optimizers[i], self.steps[i]
+        gradients = [self._gradients(i, losses) for i in chosen]  # all of them before any weight moves
+        for i, found in zip(chosen, gradients, strict=True):
+            group, named, optimizer, step = (
+                self.fit.groups[i],
+                self.named[i],
+                self.optimizers[i],
+                self.steps[i],
+            )
             self.steps[i] += 1
-            total = sum(losses.by_part[f"{owner}.{part}"] for owner, part in parts)
-            assert isinstance(total, Tensor)
-            parameters = [p for _, p in named]
-            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
             if not self.guard.check(
-                losses.by_part, dict(zip([n for n, _ in named], gradients, strict=True)), batch
+                losses.by_part, dict(zip([n for n, _ in named], found, strict=True)), batch
             ):
                 continue
-            for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameters = [p for _, p in named]
+            for parameter, gradient in zip(parameters, found, strict=True):
                 parameter.grad = gradient
             losses.metrics["optim/grad_norm"] = group.optimizer.clip_(parameters)
             group.optimizer.set_rate(optimizer, step)
@@ -90,6 +92,12 @@ class Fitter:
         for owner in {owner for i in chosen for owner, _ in self.parts[i]}:
             getattr(self.agent, owner).after_update()
         return losses
+
+    def _gradients(self, i: int, losses: Losses) -> tuple[Tensor | None, ...]:
+        """Of the sum of the losses of group i, with respect to its parameters alone."""
+        total = sum(losses.by_part[f"{owner}.{part}"] for owner, part in self.parts[i])
+        assert isinstance(total, Tensor)
+        return torch.autograd.grad(total, [p for _, p in self.named[i]], allow_unused=True)
 
     def _losses(self, batch: TimeStep, before: State | None, chosen: Iterable[int]) -> Losses:
         wanted: dict[str, list[str]] = {}
