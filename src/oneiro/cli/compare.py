@@ -20,9 +20,8 @@ from oneiro.training.run_folder import RunFolder
 
 FEW = 4
 """Tasks up to which every system has a line of its own; beyond, systems are columns."""
-WIDTH = 110
+WIDTH = 120
 """Columns a table may take in any case: where output is no terminal, and where that is narrow."""
-NO_BREAK = "\u00a0"
 AGGREGATES = ("system", "mean", "median", "IQM", "optimality gap", "superhuman", "runs")
 EXAMPLE = "oneiro compare runs/pacman-0 runs/pacman-1 runs/pacman-2 --against dreamerv3-2024 iris"
 
@@ -105,18 +104,27 @@ def print_comparison(found: Comparison) -> None:
 
     console = Console(width=max(Console().width, WIDTH))
 
-    def table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    def table(
+        title: str, names: Sequence[str], rows: Sequence[Sequence[str]], left: int, whole: bool
+    ) -> None:
         shown = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1))
         for i, name in enumerate(names):
-            shown.add_column(name, justify="left" if i < left else "right", overflow="fold")
+            shown.add_column(
+                name, justify="left" if i < left else "right", overflow="fold", no_wrap=whole and i >= left
+            )
         for row in rows:
             shown.add_row(*(cell.replace("[", r"\[") for cell in row))
         console.print(shown)
 
     few = len(found.tasks) <= FEW
-    table(f"Scores: {found.readout}", *(_by_system(found) if few else _by_task(found)), left=1 + few)
+    table(
+        f"Scores: {found.readout}",
+        *(_by_system(found) if few else _by_task(found)),
+        left=1 + few,
+        whole=False,
+    )
     for suite, every in found.aggregates.items():
-        table(_aggregate_title(found, suite), AGGREGATES, _aggregates(every))
+        table(_aggregate_title(found, suite), AGGREGATES, _aggregates(every), left=1, whole=True)
         for name, better in found.improvement[suite].items():
             console.print(f"P(a run of {found.labels[0]} beats one of {name}) = {better}", markup=False)
     for line in [*(f"left out: {line}" for line in found.left_out), *found.notes]:
@@ -184,8 +192,7 @@ def _aggregates(every: Mapping[str, Aggregates]) -> list[list[str]]:
     rows = []
     for name, a in every.items():
         estimates = [
-            str(e).replace(" (", "\n(").replace(" ", NO_BREAK) if e else "n/a"
-            for e in (a.mean, a.median, a.iqm, a.optimality_gap)
+            str(e).replace(" (", "\n(") if e else "n/a" for e in (a.mean, a.median, a.iqm, a.optimality_gap)
         ]
         rows.append([name, *estimates, str(a.superhuman), str(a.runs or "n/a")])
     return rows
