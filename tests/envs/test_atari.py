@@ -207,8 +207,9 @@ def test_every_preset_keeps_to_its_spaces(preset):
 
 def test_games_are_found_however_they_are_written():
     names = ("ms_pacman", "MsPacman", "ALE/MsPacman-v5", "ms-pacman")
-    assert {find_game(name) for name in names} == {"ms_pacman"}
-    assert find_game("UpNDown") == "up_n_down"
+    assert {AtariConfig(game=name).game for name in names} == {"ms_pacman"}
+    assert AtariConfig(game="UpNDown").game == find_game("upndown") == "up_n_down"
+    assert AtariConfig(game="Qbert").benchmark == "atari100k/qbert"
     with pytest.raises(OneiroError, match="Did you mean 'breakout'"):
         AtariConfig(game="braekout").make()
     with pytest.raises(OneiroError, match="Known: adventure"):

@@ -16,6 +16,7 @@ Deviations from the official wrappers, all of them:
 import collections
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,6 +72,7 @@ class AtariConfig(EnvConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "game", _snake_case(self.game))
         if self.preset not in PRESETS:
             raise ValueError(f"there is no preset {self.preset!r}. {nearest(self.preset, PRESETS)}")
         if self.noops is not None:
@@ -96,7 +98,7 @@ class AtariConfig(EnvConfig):
     @property
     def benchmark(self) -> str:
         """See `EnvConfig.benchmark`."""
-        return f"atari100k/{self.game.rpartition('/')[2].partition('-v')[0]}"
+        return f"atari100k/{self.game}"
 
     def require(self) -> None:
         """MissingExtra without ale-py; OneiroError for a game it does not have."""
@@ -113,15 +115,21 @@ class AtariConfig(EnvConfig):
         return f"Atari {self.game}, preset {self.preset}{changed}: {self.protocol.describe()}"
 
 
+def _snake_case(name: str) -> str:
+    """MsPacman, ALE/MsPacman-v5, ms-pacman -> ms_pacman."""
+    name = name.rpartition("/")[2].partition("-v")[0].replace("-", "_")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
 @cache
 def find_game(name: str) -> str:
-    """ale-py's name of a game, written in any way; OneiroError with the nearest one."""
+    """ale-py's name of a game, with or without its underscores; OneiroError with the nearest one."""
     try:
         from ale_py import roms
     except ImportError:
         raise MissingExtra("ale_py", "atari") from None
     known = {rom.replace("_", ""): rom for rom in roms.get_all_rom_ids()}
-    plain = name.rpartition("/")[2].partition("-v")[0].lower().replace("_", "").replace("-", "")
+    plain = name.replace("_", "")
     if plain not in known:
         close = nearest(plain, known)
         remedy = next((f"Did you mean {known[rom]!r}?" for rom in known if f"{rom!r}?" in close), "")
