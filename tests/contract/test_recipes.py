@@ -10,16 +10,26 @@ from oneiro.testing import check_behaviour, check_world, require
 from oneiro.training.recipe import Recipe
 from oneiro.training.run import build_agent
 
+LARGEST = 8_000_000
+"""Weights of an agent that is checked; what larger sizes share with these is their code."""
+
+
+def is_small(recipe: Recipe) -> bool:
+    """Counted without making the weights."""
+    with torch.device("meta"):
+        agent = build_agent(recipe, recipe.env.spaces())
+    return sum(p.numel() for p in agent.parameters()) <= LARGEST
+
 
 def different() -> dict[str, Recipe]:
-    """Recipes at their sizes, without those that build the same agent as one before."""
+    """Recipes at their sizes, without large ones and those that build the same agent as one before."""
     found: dict[str, Recipe] = {}
     seen: list[Any] = []
     for name, entry in entries().items():
         for size in entry.sizes:
             recipe = entry.build(size)
             agent = (recipe.world, recipe.behaviour, recipe.env.spaces())
-            if agent not in seen:
+            if agent not in seen and is_small(recipe):
                 seen.append(agent)
                 found[f"{name}-{size}"] = recipe
     return found
