@@ -3,8 +3,11 @@ import numpy as np
 import pytest
 import torch
 from counter_episodes import LENGTHS, counter_episode
+from stream_rows import fill as fill_streams
 
 from oneiro.data.minari import export_minari, import_minari
+from oneiro.data.replay import Replay
+from oneiro.data.replay_episodes import ReplayEpisodes
 from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError
 from oneiro.spaces import ActionCodec, Spaces
@@ -103,3 +106,19 @@ def test_refusals(tmp_path):
     export_minari(store, "twice-v0", spaces)
     with pytest.raises(OneiroError, match="already exists"):
         export_minari(store, "twice-v0", spaces)
+
+
+def test_the_finished_episodes_of_a_replay_are_exported(tmp_path):
+    replay = Replay(tmp_path / "replay", streams=2)
+    fill_streams(replay, 40)
+    view = ReplayEpisodes(replay)
+    spaces = Spaces({"image": (3, 4, 4), "vector": (4,)}, ActionCodec(2, (-1e3, -1e3), (1e3, 1e3)))
+    export_minari(view, "streams/test-v0", spaces)
+    store = EpisodeStore(tmp_path / "copy")
+    import_minari("streams/test-v0", store)
+    assert len(store) == len(view)
+    for a, b in zip(view.episodes(), store.episodes(), strict=True):
+        assert np.array_equal(a.obs["vector"], b.obs["vector"])
+        assert np.array_equal(a.reward[1:], b.reward[1:])
+        assert np.array_equal(a.terminated, b.terminated)
+        assert a.info["truncated"] == b.info["truncated"]
