@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+from oneiro.envs.atari import AtariConfig
+from oneiro.envs.crafter import CrafterConfig
+from oneiro.envs.dmc import DMCConfig
+from oneiro.envs.toy import ToyConfig
 from oneiro.errors import OneiroError
 from oneiro.evaluation.aggregate import (
     aggregate,
@@ -12,6 +16,7 @@ from oneiro.evaluation.aggregate import (
     probability_of_improvement,
 )
 from oneiro.evaluation.published import lookup, require_methods, suites
+from oneiro.evaluation.settings import task_of
 
 ATARI = suites()["atari100k"]
 
@@ -165,3 +170,22 @@ def test_an_unknown_method_gets_the_nearest():
     with pytest.raises(OneiroError, match="no published scores on these tasks"):
         require_methods(["CartPole-v1"], ["IRIS"])
     require_methods(["atari100k", "CartPole-v1"], ["iris", "dreamerv3-2024"])
+
+
+def test_environments_name_tasks_that_have_published_scores():
+    named = {
+        AtariConfig(game="ALE/MsPacman-v5"): ("atari100k", "ms_pacman"),
+        DMCConfig(task="cartpole_swingup"): ("dmc-proprio", "cartpole_swingup"),
+        DMCConfig(task="ball_in_cup_catch", shows="image"): ("dmc-vision", "cup_catch"),
+        CrafterConfig(): ("crafter", "reward"),
+    }
+    for config, (suite, task) in named.items():
+        found = lookup(task_of(config))
+        assert found is not None, config
+        assert (found[0].name, found[1]) == (suite, task)
+    for other in (
+        DMCConfig(shows="image", quality="fast"),
+        CrafterConfig(reward=False),
+        ToyConfig(id="dodge"),
+    ):
+        assert other.benchmark == ""

@@ -35,6 +35,11 @@ class CrafterConfig(EnvConfig):
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
 
+    @property
+    def benchmark(self) -> str:
+        """See `EnvConfig.benchmark`."""
+        return "crafter/reward" if self.reward and self.max_steps == 10_000 else ""
+
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
         return Crafter(self)
