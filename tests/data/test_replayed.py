@@ -121,6 +121,24 @@ def test_a_feed_goes_on_from_its_state(tmp_path):
     other.close()
 
 
+def test_a_feed_whose_rows_were_lost_draws_anew(tmp_path):
+    replay = Replay(tmp_path, streams=1)
+    fill(replay, 20)
+    replay.flush()
+    before = replay.state()
+    feed = Feed(Replayed(size=8, length=6), replay, seed=5)
+    fill(replay, 60)
+    feed.take()
+    state = feed.state()
+    feed.close()
+    assert max(row for _, row in state["ahead"]) + 7 > 20
+    replay.restore(before)  # as after a power cut that took what the checkpoint still counts on
+    feed = Feed(Replayed(size=8, length=6), replay, seed=5)
+    feed.load_state(state)
+    assert int(feed.take().rows.obs["vector"][..., 1].max()) < 20
+    feed.close()
+
+
 def test_what_cannot_work_is_refused(tmp_path):
     replay = Replay(tmp_path, streams=2, capacity=200)
     with pytest.raises(OneiroError, match=r"data\.capacity to at least 260"):

@@ -52,11 +52,9 @@ class Feed:
         return {"sampler": self.sampler.state(), "ahead": self._ahead and self._ahead.at.tolist()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`; a batch of which rows were lost or dropped since is drawn anew."""
         self.sampler.load_state(state["sampler"])
-        if state["ahead"] is not None:
-            at = np.array(state["ahead"], np.int64)
-            at[:, 1] = np.maximum(at[:, 1], self.replay.spans[at[:, 0], 0])  # dropped since it was drawn
+        if state["ahead"] is not None and self.sampler.holds(at := np.array(state["ahead"], np.int64)).all():
             self._begin(at)
 
     def close(self) -> None:

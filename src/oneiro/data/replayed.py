@@ -92,6 +92,11 @@ class ReplayedSampler:
         self.drawn += 1
         return np.concatenate([np.array(served, np.int64).reshape(-1, 2), np.stack([stream, row], 1)])
 
+    def holds(self, at: np.ndarray) -> np.ndarray:
+        """[B] bool: all rows of the items `at` [B, 2] are there."""
+        first, stop = self.replay.spans[at[:, 0]].T
+        return (first <= at[:, 1]) & (at[:, 1] + self.rows <= stop)
+
     def state(self) -> dict[str, Any]:
         """JSON for a checkpoint."""
         return {"drawn": self.drawn, "next": self._next, "queue": [list(item) for item in self._queue]}
@@ -122,5 +127,6 @@ class ReplayedSampler:
                     found.append((self._next[stream], stream))
                 self._next[stream] += self.rows
         self._queue += [(stream, row) for row, stream in sorted(found)]
-        kept = self.replay.spans[:, 0]
-        self._queue = deque((stream, row) for stream, row in self._queue if row >= kept[stream])
+        if self._queue:
+            queue = np.array(self._queue, np.int64)
+            self._queue = deque((stream, row) for stream, row in queue[self.holds(queue)].tolist())
