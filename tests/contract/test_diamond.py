@@ -113,3 +113,26 @@ def test_self_feeding_uses_the_networks_own_frame() -> None:
     assert (seen[1] * 0.5 - true[:, 1]).abs().max() > 0.1
     level = (seen[1] * 0.5 + 1) * 127.5
     torch.testing.assert_close(level, level.round(), atol=1e-3, rtol=0)
+
+
+def test_bfloat16_changes_little() -> None:
+    """The same losses and the same frame, but for the precision of products."""
+    worlds = []
+    for dtype in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        world = replace(TINY, compute_dtype=dtype).build(SPACES)
+        for parameter in world.denoiser.parameters():  # the network begins at zero
+            torch.nn.init.normal_(parameter, std=0.1)
+        worlds.append(world)
+    assert worlds[1].denoiser.net.compute_dtype == torch.bfloat16
+    batch = random_rows(SPACES)(2, 6, 0)
+    losses, frames = [], []
+    for world in worlds:
+        torch.manual_seed(1)
+        losses.append(world.losses(batch, ["denoiser", "reward"]).by_part)
+        state = world.absorb(world.start(2), batch)
+        frames.append(world.step(state, batch.action[:, 0]).state["frames"][:, -1])  # type: ignore[index]
+    for part in ("denoiser", "reward"):
+        torch.testing.assert_close(losses[0][part], losses[1][part], atol=0.02, rtol=0.02)
+    difference = (frames[0].int() - frames[1].int()).abs().float()
+    assert 0 < difference.mean() < 3
