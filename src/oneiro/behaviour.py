@@ -55,6 +55,10 @@ class Behaviour(nn.Module, ABC):
         """
         return Losses({})
 
+    def value(self, world: WorldModel, state: State, memory: State) -> Tensor | None:
+        """[B] return that its critic expects from a state; None: it has no critic. Nothing is consumed."""
+        return None
+
     def after_update(self) -> None:
         """Called after each optimizer step on one of its parts."""
         return None

@@ -101,6 +101,21 @@ class Decision:
     """Logits, values, ...: stacked into the Dream, keeps its graph."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """A number of a world that may be turned in mid-dream; `WorldModel.turned` takes it by name."""
+
+    name: str
+    about: str
+    """What it does, in a few words for a person."""
+    value: float
+    """As the world was configured."""
+    low: float
+    high: float
+    is_whole: bool = False
+    """Whole numbers only."""
+
+
 @_node
 @dataclass(frozen=True, kw_only=True)
 class Carry:

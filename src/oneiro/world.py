@@ -1,7 +1,7 @@
 """`WorldModel`, the contract every world obeys. `oneiro.testing.check_world` tests it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from oneiro import tree
 from oneiro.errors import Undecodable
 from oneiro.spaces import Spaces
-from oneiro.types import Losses, Obs, Prediction, State, TimeStep
+from oneiro.types import Knob, Losses, Obs, Prediction, State, TimeStep
 
 Step = Callable[[State, Tensor, float], Prediction]
 
@@ -59,6 +59,15 @@ class WorldModel(nn.Module, ABC):
         default is `step`.
         """
         return self.step
+
+    def knobs(self) -> tuple[Knob, ...]:
+        """Numbers of its dreams, beside the temperature, that may be changed between two steps; default: none."""
+        return ()
+
+    def turned(self, settings: Mapping[str, float]) -> Step:
+        """A `stepper` with knobs at other values, by name; the world itself stays as it is."""
+        assert not settings, f"{type(self).__name__} has no knobs {sorted(settings)}"
+        return self.stepper()
 
     @abstractmethod
     def feature(self, state: State) -> Tensor:

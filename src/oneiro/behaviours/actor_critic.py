@@ -174,6 +174,10 @@ class ActorCritic(Behaviour):
             following = {}
         return Decision(self.to_codec(raw), following, {"raw": raw})
 
+    def value(self, world: WorldModel, state: State, memory: State) -> Tensor:
+        """See `Behaviour.value`."""
+        return self.twohot.mean(self.critic(self.view(world, state).to(self.dtype)))
+
     def policy(self, feature: Tensor) -> Policy:
         """The distribution of actions for features [.., F], which give no gradient to the world."""
         return self.actor(feature.detach().to(self.dtype))

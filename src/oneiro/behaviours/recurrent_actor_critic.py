@@ -167,6 +167,10 @@ class RecurrentActorCritic(Behaviour):
         memory = {"h": h, "c": c, "key": memory["key"], "t": memory["t"] + 1}
         return Decision(action, memory, {"logits": logits, "value": value})
 
+    def value(self, world: WorldModel, state: State, memory: State) -> Tensor:
+        """See `Behaviour.value`."""
+        return self.net(self.view(world, state), memory["h"], memory["c"])[1]
+
     def losses(self, world: WorldModel, batch: TimeStep, trace: State | None, parts: Sequence[str]) -> Losses:
         """Dreams from segments [B, T] of real rows: the first T - 1 are watched (at most `burn_in`), then it acts."""
         config = self.config
