@@ -16,6 +16,7 @@ ORDER = (
     ("Evaluation", "evaluation.md"),
     ("Speed", "speed.md"),
     ("Dreams as environments", "dreams.md"),
+    ("Playing in a dream", "play.md"),
     ("Metrics", "metrics.md"),
     ("Is my world right?", "conformance.md"),
 )

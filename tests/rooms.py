@@ -27,7 +27,7 @@ ORDER: tuple[set[str], ...] = (
     {"training"},
     {"evaluation"},
     {"recipes"},
-    {"testing", "bench", "doctor"},
+    {"testing", "bench", "doctor", "play"},
     {"cli"},
 )
 SPINE = ORDER[0]

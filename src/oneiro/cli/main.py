@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": ("oneiro.cli.runs", "play the real environment with a trained run"),
     "compare": ("oneiro.cli.compare", "runs side by side: intervals over seeds, aggregates, published scores"),
     "dream": ("oneiro.cli.runs", "film of truth, dream and difference"),
+    "play": ("oneiro.cli.play", "a page where a person plays in the dream of a run, or of two"),
     "report": ("oneiro.cli.runs", "write report.html of a run"),
     "collect": (
         "oneiro.cli.collect",

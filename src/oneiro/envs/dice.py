@@ -16,6 +16,11 @@ class Dice:
             torch.manual_seed(seed)
             self._states = self._read()
 
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        return sum(state.nbytes for state in self._states)
+
     def copy(self) -> "Dice":
         """Dice that will fall the same."""
         twin = object.__new__(Dice)

@@ -1,0 +1,1 @@
+"""A page where a person plays in the dream of a run."""
