@@ -87,25 +87,32 @@ def require() -> None:
 
 def serve(runs: Sequence[PlayedRun], doors: Doors, port: int, limits: Limits) -> None:
     """Serve until interrupted; prints the address. OneiroError if the port is taken."""
+    house = House(runs, limits)
+    try:
+        server, listener = prepare(house, doors, port)
+        print(f"play at {address(doors, listener.getsockname()[1])}  (Ctrl-C ends it)", flush=True)
+        server.run(sockets=[listener])
+    finally:
+        house.close()
+
+
+def prepare(house: House, doors: Doors, port: int) -> tuple[Any, socket.socket]:
+    """A server of uvicorn and the socket it is to `run` with; port 0 is any that is free."""
     require()
     import uvicorn
 
-    house = House(runs, limits)
-    app = build_app(house, doors)
+    limits = house.limits
+    family = socket.AF_INET6 if ":" in doors.host else socket.AF_INET
     try:
-        listener = socket.create_server(
-            (doors.host, port), family=socket.AF_INET6 if ":" in doors.host else socket.AF_INET
-        )
+        listener = socket.create_server((doors.host, port), family=family)
     except OSError as error:
         raise OneiroError(
-            f"{doors.host}:{port} cannot be listened on ({error.strerror}); choose another --port"
+            f"{doors.host}:{port} cannot be listened on ({error.strerror}); choose another --port or --host"
         ) from None
-    print(f"play at {address(doors, listener.getsockname()[1])}  (Ctrl-C ends it)", flush=True)
     config = uvicorn.Config(
-        app,
+        build_app(house, doors),
         ws="websockets-sansio",
         ws_max_size=limits.message_bytes,
-        ws_max_queue=4,
         ws_per_message_deflate=False,
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,
@@ -116,10 +123,7 @@ def serve(runs: Sequence[PlayedRun], doors: Doors, port: int, limits: Limits) ->
         log_level="warning",
         lifespan="off",
     )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        house.close()
+    return uvicorn.Server(config), listener
 
 
 def address(doors: Doors, port: int) -> str:
@@ -219,9 +223,13 @@ async def _play(line: _Line, seat: Seat, limits: Limits) -> None:
         raise Closing(LATER, "no dream can begin") from None
     while True:
         left = over - time.monotonic()
+        is_last = left < limits.idle_seconds
+        silence = (
+            f"a session lasts at most {limits.session_seconds:g} seconds" if is_last else "idle for too long"
+        )
         if left <= 0:
-            raise Closing(AWAY, f"a session lasts at most {limits.session_seconds:g} seconds")
-        text = await line.hear(min(limits.idle_seconds, left), "idle for too long")
+            raise Closing(AWAY, silence)
+        text = await line.hear(min(limits.idle_seconds, left), silence)
         if text is None:
             return
         if not rate.allows():
