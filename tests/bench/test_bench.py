@@ -1,16 +1,22 @@
 """`oneiro bench` and `oneiro doctor`: what they count, and that the plain form is the same model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 from oneiro import runtime
-from oneiro.bench import bench, naive, table
+from oneiro.bench import bench, dreamer, naive, naive_dreamer, table
 from oneiro.bench.rival import Shapes
 from oneiro.doctor import examine
+from oneiro.errors import OneiroError
 from oneiro.nets.conv_vae import ConvVAE
 from oneiro.recipes import find
+from oneiro.spaces import ActionCodec, Spaces
+from oneiro.training.run import build_agent
+from oneiro.worlds.dreamerv3_2023 import DreamerV3Of2023Config
 
 PAPER = Shapes(z_dim=64, channels=(32, 64, 128, 256), hidden_dim=512, num_mixtures=5, action_dim=1, states=2)
 
@@ -65,3 +71,44 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch):
     assert facts["packages"]["torch"] == torch.__version__
     monkeypatch.setattr("oneiro.envs.libraries._loads", lambda file: False)
     assert "libqt5core5a" in examine(peak=False)["libraries"]["Qt5"]
+
+
+def test_the_plain_dreamer_is_the_same_model():
+    recipe = find("dreamerv3-minigrid").build("1m")
+    shapes = _dreamer_shapes(recipe, Spaces(obs={"image": (3, 64, 64)}, action=ActionCodec.of(Discrete(18))))
+    plain = naive_dreamer.Dreamer(shapes)
+    assert sum(p.numel() for p in plain.parameters() if p.requires_grad) == 688_004
+
+
+def test_flop_of_the_plain_dreamer():
+    recipe = find("dreamerv3-minigrid").build("1m")
+    shapes = _dreamer_shapes(recipe, Spaces(obs={"image": (3, 64, 64)}, action=ActionCodec.of(Discrete(6))))
+    call = naive_dreamer.update(shapes | {"size": 1, "length": 8})
+    assert dreamer.count(call) / 8 * 1024 / 1e9 == pytest.approx(112, rel=0.07)
+
+
+def _dreamer_shapes(recipe, spaces):
+    agent = build_agent(recipe, spaces)
+    found = dreamer.rival(recipe, agent, recipe.schedule.online)
+    assert found is not None
+    return found.shapes
+
+
+@pytest.mark.usefixtures("_restored_levers")
+def test_bench_of_dreamer_against_naive():
+    recipe = find("dreamerv3-gym").build("smoke")
+    result = bench(recipe, against=True, env=False, seconds=0.01, rounds=1)
+    named = {record["name"]: record for record in json.loads(json.dumps(result))["records"]}
+    assert set(named) == {"update", "dream", "act 1", "act 16"}
+    for record in named.values():
+        expected = record["median"] / record["naive"]["median"]
+        assert record["speedup"]["median"] == pytest.approx(expected, rel=0.01)
+        assert 0 < record["share_of_peak"] < 2
+    assert "plain PyTorch" in table(result)
+
+
+def test_no_plain_form_of_the_2023_generation():
+    recipe = find("dreamerv3-gym").build("smoke")
+    recipe = replace(recipe, world=DreamerV3Of2023Config())
+    with pytest.raises(OneiroError, match="leave out --against"):
+        bench(recipe, against=True, env=False)

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 from oneiro import runtime, tree
 from oneiro.agent import Agent
 from oneiro.behaviours.population import Population
+from oneiro.bench import dreamer
 from oneiro.bench.rival import CANDIDATES, ENCODE_BATCH, ROWS, Rival, Shapes
+from oneiro.bench.work import Work
 from oneiro.dreaming import imagine
 from oneiro.errors import MissingExtra, OneiroError
 from oneiro.spaces import to_float
@@ -23,6 +25,7 @@ from oneiro.training.cma_es import Evolution
 from oneiro.training.evolve import Evolve
 from oneiro.training.fit import Fitter
 from oneiro.training.guard import Guard
+from oneiro.training.online import Online
 from oneiro.training.recipe import Recipe
 from oneiro.training.run import build_agent
 from oneiro.training.schedule import Update, stages
@@ -30,24 +33,6 @@ from oneiro.types import Carry, TimeStep
 from oneiro.world import WorldModel, part_module
 
 _DREAM_STEPS = 16
-
-
-@dataclass
-class Work:
-    """Something to time. One call does `amount` of `unit`."""
-
-    name: str
-    shape: str
-    unit: str
-    amount: float
-    call: Callable[[], Any]
-    naive: str = ""
-    """Its name in naive.py; "" if there is no plain form."""
-    naive_amount: float = 0.0
-    seconds: list[float] = field(default_factory=list)
-    naive_seconds: list[float] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
-    """Plain time / our time, one number for each round."""
 
 
 def bench(recipe: Recipe, *, against: bool = False, env: bool = True, seconds: float = 6.0, rounds: int = 3):
@@ -58,6 +43,7 @@ def bench(recipe: Recipe, *, against: bool = False, env: bool = True, seconds: f
     """
     report = runtime.start(recipe.runtime)
     agent = build_agent(recipe, recipe.env.spaces()).to(report.device)
+    online = next((stage for _, stage in stages(recipe.schedule) if isinstance(stage, Online)), None)
     updates = {
         address.split(".")[-1]: stage
         for _, stage in stages(recipe.schedule)
@@ -65,19 +51,33 @@ def bench(recipe: Recipe, *, against: bool = False, env: bool = True, seconds: f
         for address in stage.fit.groups[0].address
     }
     shapes = Shapes.of(recipe, {part: stage.batch for part, stage in updates.items()})
-    if against and shapes is None:
-        raise OneiroError("there is a plain PyTorch form of V-M-C recipes only; leave out --against")
+    if not online and not updates:
+        raise OneiroError("this recipe has no stage that bench can time: it times updates on a replay")
+    plain = (
+        dreamer.rival(recipe, agent, online)
+        if online
+        else Rival("naive.py", asdict(shapes))
+        if shapes
+        else None
+    )
+    if against and plain is None:
+        raise OneiroError(
+            "there is a plain PyTorch form of V-M-C recipes, and of DreamerV3 recipes (2024 generation) with "
+            "one group of actions and no categories among the observations; leave out --against"
+        )
     peak = runtime.measure_peak(report.device)
     with ExitStack() as open_:
         folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
-        rival = open_.enter_context(Rival(shapes)) if against and shapes else None
-        works = _works(agent, updates, folder)
+        rival = open_.enter_context(plain) if against and plain else None
+        works = dreamer.works(recipe, agent, online, folder) if online else _works(agent, updates, folder)
+        for work in works:
+            if shapes and work.naive in (flop := shapes.flop()):
+                work.flop = flop[work.naive] * work.amount / work.naive_amount
         for _ in range(rounds):
             for work in works:
                 _turn(work, rival, seconds / rounds)
-    flop = shapes.flop() if shapes else {}
     dtype = "bfloat16" if report.compute_dtype == torch.bfloat16 else "float32"
-    records = [_record(work, flop.get(work.naive), peak, dtype) for work in works]
+    records = [_record(work, peak, dtype) for work in works]
     records += _evolution(recipe, agent, records)
     records += _env(recipe, seconds) if env else []
     return {
@@ -200,12 +200,12 @@ def _turn(work: Work, rival: Rival | None, seconds: float) -> None:
         work.ratios.append(statistics.median(plain) * scale / statistics.median(times))
 
 
-def _record(work: Work, flop: float | None, peak: dict[str, float], dtype: str) -> dict[str, Any]:
+def _record(work: Work, peak: dict[str, float], dtype: str) -> dict[str, Any]:
     """Rates: median, least and greatest over repetitions."""
     record: dict[str, Any] = {"name": work.name, "shape": work.shape, "unit": work.unit}
     record |= _rates(work.seconds, work.amount)
-    if flop:
-        rate = flop * work.amount / work.naive_amount / statistics.median(work.seconds) / 1e9
+    if work.flop:
+        rate = work.flop / statistics.median(work.seconds) / 1e9
         record |= {"gflops": rate, "share_of_peak": rate / peak[f"gemm_{dtype}"]}
     if work.naive_seconds:
         record["naive"] = _rates(work.naive_seconds, work.naive_amount)

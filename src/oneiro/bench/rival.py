@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,13 @@ class Shapes:
 
 
 class Rival:
-    """`oneiro/bench/naive.py` at work; use as a context."""
+    """A plain form at work, a script of this folder; use as a context."""
 
-    def __init__(self, shapes: Shapes) -> None:
-        self.shapes = asdict(shapes)
+    def __init__(self, script: str, shapes: dict[str, Any]) -> None:
+        self.script, self.shapes = script, shapes
 
     def __enter__(self) -> "Rival":
-        script = Path(__file__).with_name("naive.py")
+        script = Path(__file__).with_name(self.script)
         hidden = {"CUDA_VISIBLE_DEVICES": ""}
         self.process = subprocess.Popen(
             [sys.executable, str(script)],

@@ -33,9 +33,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     lines += [f"skipped {r['name']}: {r['skipped']}" for r in result["records"] if "skipped" in r]
     if compared:
-        lines.append(
-            "plain PyTorch: same shapes, own process, default allocator and settings, float32, nn.LSTM"
-        )
+        lines.append("plain PyTorch: same shapes, own process, default allocator and settings, float32")
     return "\n".join(lines)
 
 
@@ -44,7 +42,7 @@ def _cells(record: dict[str, Any], compared: bool) -> list[str]:
         return [record["name"], record["shape"], "-"]
     spread = f"{_short(record['min'])} - {_short(record['max'])}" if "max" in record else ""
     share = f"{record['share_of_peak']:.0%}" if "share_of_peak" in record else ""
-    gflops = f"{record['gflops']:,.0f}" if "gflops" in record else ""
+    gflops = _short(record["gflops"]) if "gflops" in record else ""
     cells = [record["name"], record["shape"], _short(record["median"]), spread, record["unit"], gflops, share]
     if compared and "naive" in record:
         ratio = record["speedup"]

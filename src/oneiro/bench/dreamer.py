@@ -1,0 +1,142 @@
+"""What `bench` times of a recipe that learns while it lives: one update, a dream, and acting."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from oneiro import tree
+from oneiro.agent import Agent
+from oneiro.behaviours.actor_critic import ActorCriticConfig
+from oneiro.bench.rival import ROWS, Rival
+from oneiro.bench.work import Work
+from oneiro.dreaming import dream
+from oneiro.training.fit import Fitter
+from oneiro.training.guard import Guard
+from oneiro.training.online import Online
+from oneiro.training.recipe import Recipe
+from oneiro.types import Carry, TimeStep
+from oneiro.worlds.dreamerv3 import DreamerV3Config
+
+HORIZON = 15
+"""Steps of a dream where the behaviour does not say."""
+
+
+def works(recipe: Recipe, agent: Agent, stage: Online, folder: Path) -> list[Work]:
+    """An update on the stage's batch; a dream of `ROWS` rows as the behaviour learns in; acting on 1 and 16 rows."""
+    size, length = stage.batch.size, stage.batch.length
+    horizon = getattr(recipe.behaviour, "horizon", HORIZON)
+    found = [
+        Work(
+            "update",
+            f"batch {size} x {length}, horizon {horizon}",
+            "updates/s",
+            1,
+            _update(agent, stage, folder),
+        ),
+        Work("dream", f"{ROWS} rows x {horizon}", "steps/s", ROWS * horizon, _dream(agent, horizon)),
+        *(Work(f"act {n}", f"batch {n}", "actions/s", n, _act(agent, n)) for n in (1, 16)),
+    ]
+    for work in found:
+        work.naive, work.naive_amount = work.name, work.amount
+        work.flop = count(work.call)
+    return found
+
+
+def count(call: Callable[[], Any]) -> float:
+    """Floating-point operations of one call: matrix products and convolutions, 2 per multiply-add, as executed."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())
+
+
+def rival(recipe: Recipe, agent: Agent, stage: Online) -> Rival | None:
+    """The plain form of the same shapes; None if there is none (other worlds, several groups of actions)."""
+    world, codec, spaces = recipe.world, agent.world.spaces.action, agent.world.spaces
+    if not isinstance(world, DreamerV3Config) or not isinstance(recipe.behaviour, ActorCriticConfig):
+        return None
+    if len(codec.groups) > 1 or spaces.classes or world.vector_layers != 3 or recipe.behaviour.layers != 3:
+        return None
+    images = [shape for shape in spaces.obs.values() if len(shape) == 3]
+    shapes: dict[str, Any] = {
+        "units": world.width,
+        "deter": world.deter,
+        "stoch": world.stoch,
+        "classes": world.num_classes,
+        "depth": world.cnn_depth,
+        "blocks": world.blocks,
+        "bins": world.bins,
+        "image": [sum(shape[0] for shape in images), *images[0][1:]] if images else [],
+        "vector": sum(torch.Size(shape).numel() for shape in spaces.obs.values() if len(shape) != 3),
+        "action": codec.dim,
+        "discrete": codec.is_discrete,
+        "size": stage.batch.size,
+        "length": stage.batch.length,
+        "horizon": recipe.behaviour.horizon,
+        "rows": ROWS,
+    }
+    return Rival("naive_dreamer.py", shapes)
+
+
+def random_rows(agent: Agent, size: int, length: int) -> TimeStep:
+    """[size, length] rows inside one episode: noise in every modality, random actions and rewards."""
+    spaces, lead = agent.world.spaces, (size, length)
+    obs = {
+        name: torch.randint(0, 256, (*lead, *shape), dtype=torch.uint8)
+        if len(shape) == 3
+        else torch.randn(*lead, *shape)
+        for name, shape in spaces.obs.items()
+    }
+    no = torch.zeros(lead, dtype=torch.bool)
+    if spaces.action.is_discrete:
+        groups = [torch.eye(n)[torch.randint(n, lead)] for n in spaces.action.groups]
+        action = torch.cat(groups, -1)
+    else:
+        low, high = torch.tensor(spaces.action.low), torch.tensor(spaces.action.high)
+        action = low + (high - low) * torch.rand(*lead, spaces.action.dim)
+    rows = TimeStep(
+        obs=obs,
+        action=action,
+        reward=torch.randn(lead),
+        is_first=no,
+        terminated=no.clone(),
+        mask=~no,
+    )
+    return tree.to(rows, agent.world.device)
+
+
+def _update(agent: Agent, stage: Online, folder: Path) -> Callable[[], Any]:
+    rows = random_rows(agent, stage.batch.size, stage.batch.length)
+    fitter = Fitter(stage.fit, agent, Guard(folder))
+
+    def update() -> float:
+        agent.train()
+        losses = fitter.apply(rows, agent.world.start(stage.batch.size))
+        return float(next(iter(losses.metrics.values())))  # waits for a GPU
+
+    return update
+
+
+def _dream(agent: Agent, horizon: int) -> Callable[[], Any]:
+    @torch.no_grad()
+    def run() -> float:
+        agent.eval()
+        carry = Carry(state=agent.world.start(ROWS), memory=agent.behaviour.memory(ROWS))
+        return float(dream(agent.world, agent.behaviour, carry, horizon, explore=True).reward[0, -1])
+
+    return run
+
+
+def _act(agent: Agent, n: int) -> Callable[[], Any]:
+    row = tree.map(lambda x: x[:, 0], random_rows(agent, n, 1))
+    carry = agent.eval().start(n)
+
+    def act() -> Any:
+        nonlocal carry
+        carry = agent.eval().observe(carry, row)
+        action, carry = agent.act(carry, explore=True)
+        return action.cpu()
+
+    return act
