@@ -20,7 +20,7 @@ Deviations of the code from the paper (offset noise, self-feeding, clipped sigma
 `docs/systems/diamond.md` says which field gives the paper's form.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,8 +32,8 @@ from oneiro import tree
 from oneiro.errors import OneiroError
 from oneiro.nets.edm import from_levels
 from oneiro.spaces import Spaces
-from oneiro.types import Losses, Obs, Prediction, State, TimeStep
-from oneiro.world import WorldModel
+from oneiro.types import Knob, Losses, Obs, Prediction, State, TimeStep
+from oneiro.world import Step, WorldModel
 from oneiro.worlds.diamond_denoiser import Denoiser, DenoiserConfig
 from oneiro.worlds.diamond_reward import RewardConfig, RewardModel
 
@@ -91,8 +91,28 @@ class Diamond(WorldModel):
     @torch.no_grad()
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """Denoise the next frame, then sample the sign of its reward (0: the mode). Gradients do not pass."""
+        return self._imagine(state, action, temperature)
+
+    def knobs(self) -> tuple[Knob, ...]:
+        """See `WorldModel.knobs`: denoising steps."""
+        return (self.config.denoiser.steps_knob(),)
+
+    def turned(self, settings: Mapping[str, float]) -> Step:
+        """See `WorldModel.turned`."""
+        steps = int(settings.get("steps", self.config.denoiser.steps))
+
+        @torch.no_grad()
+        def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
+            return self._imagine(state, action, temperature, steps)
+
+        return step
+
+    def _imagine(
+        self, state: State, action: Tensor, temperature: float, steps: int | None = None
+    ) -> Prediction:
         frames = shown(state)
-        frame = self.denoiser.sample(frames, torch.cat([state["action"], action[:, None]], 1), temperature)
+        actions = torch.cat([state["action"], action[:, None]], 1)
+        frame = self.denoiser.sample(frames, actions, temperature, steps=steps)
         h, c = self._burn_in(state, frames)
         one = torch.ones(len(frame), 1, dtype=torch.bool, device=frame.device)
         pair = torch.stack([frames[:, -1], from_levels(frame)], 1)

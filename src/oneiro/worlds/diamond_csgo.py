@@ -12,7 +12,7 @@ learned from recorded video with actions. Real frames are shrunk to the low size
 Deviations: the bicubic picture is clamped to its range before it becomes uint8 (the code lets it wrap around).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,8 +23,8 @@ from torch import Tensor
 from oneiro.errors import OneiroError
 from oneiro.nets.edm import EDMSampler, NoiseLaw, from_levels, quantise
 from oneiro.spaces import Spaces
-from oneiro.types import Losses, Obs, Prediction, State, TimeStep
-from oneiro.world import WorldModel
+from oneiro.types import Knob, Losses, Obs, Prediction, State, TimeStep
+from oneiro.world import Step, WorldModel
 from oneiro.worlds.diamond import at_least, blank_frames, image_shape, pooled, push, push_row, shown
 from oneiro.worlds.diamond_denoiser import Denoiser, DenoiserConfig
 
@@ -127,10 +127,38 @@ class TwoStageDiamond(WorldModel):
     @torch.no_grad()
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """The small frame, then the large one. No reward, no end; gradients do not pass."""
+        return self._imagine(state, action, temperature)
+
+    def knobs(self) -> tuple[Knob, ...]:
+        """See `WorldModel.knobs`: denoising steps of both stages."""
+        return (
+            self.config.denoiser.steps_knob(about="denoising steps of the small frame"),
+            self.config.upsampler.steps_knob("upsampler_steps", "denoising steps of the large frame"),
+        )
+
+    def turned(self, settings: Mapping[str, float]) -> Step:
+        """See `WorldModel.turned`."""
+        small = int(settings.get("steps", self.config.denoiser.steps))
+        large = int(settings.get("upsampler_steps", self.config.upsampler.steps))
+
+        @torch.no_grad()
+        def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
+            return self._imagine(state, action, temperature, small, large)
+
+        return step
+
+    def _imagine(
+        self,
+        state: State,
+        action: Tensor,
+        temperature: float,
+        small_steps: int | None = None,
+        large_steps: int | None = None,
+    ) -> Prediction:
         actions = torch.cat([state["action"], action[:, None]], 1)
-        small = self.denoiser.sample(shown(state), actions, temperature)
+        small = self.denoiser.sample(shown(state), actions, temperature, steps=small_steps)
         past = from_levels(state["full"]) * state["full_known"][..., None, None, None]
-        large = self.upsampler.sample(past, None, temperature, self.enlarge(from_levels(small)))
+        large = self.upsampler.sample(past, None, temperature, self.enlarge(from_levels(small)), large_steps)
         pushed = push(state, small, action)
         return Prediction({**pushed, **_push_full(state["full"], state["full_known"], large)})
 

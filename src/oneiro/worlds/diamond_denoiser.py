@@ -6,7 +6,7 @@ sample   noise -> next frame, given n frames and n actions
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from oneiro.nets.edm import EDMSampler, NoiseLaw, Rounding, from_levels, precond
 from oneiro.nets.frame_denoiser import FrameDenoiser
 from oneiro.runtime import compute_dtype
 from oneiro.spaces import ActionCodec
+from oneiro.types import Knob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,18 @@ class DenoiserConfig:
             raise ValueError("sigma_data must be positive, offset_noise and context_sigma not negative")
         if (self.noises_context or self.context_sigma) and not self.tells_context_noise:
             raise ValueError("noise on the past frames needs tells_context_noise, or F would not know of it")
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of a frame."""
+        return self.sampler.steps if self.objective == "edm" else self.ddpm.steps
+
+    def steps_knob(self, name: str = "steps", about: str = "denoising steps of a frame") -> Knob:
+        """For `WorldModel.knobs`."""
+        high = 20 if self.objective == "edm" else min(50, self.ddpm.levels)
+        return Knob(
+            name=name, about=about, value=self.steps, low=1, high=max(high, self.steps), is_whole=True
+        )
 
 
 def require_stages(channels: tuple[int, ...], blocks: int, attention: tuple[int, ...]) -> None:
@@ -148,29 +161,37 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, past: Tensor, action: Tensor | None, temperature: float = 1.0, guide: Tensor | None = None
+        self,
+        past: Tensor,
+        action: Tensor | None,
+        temperature: float = 1.0,
+        guide: Tensor | None = None,
+        steps: int | None = None,
     ) -> Tensor:
         """The next frame, uint8 [B, C, H, W].
 
         past [B, n, C, H, W] in -1..1, oldest first; action [B, n, A], the last one leads to the frame; guide
-        [B, C', H, W]. Temperature scales all noise: 0 begins from zeros.
+        [B, C', H, W]. Temperature scales all noise: 0 begins from zeros. `steps`: denoising steps, if other than
+        configured.
         """
         config, b = self.config, len(past)
         context = past.flatten(1, 2)
         is_edm = config.objective == "edm"
+        sampler = self.sampler if steps is None else replace(self.sampler, steps=steps)
+        ddpm = config.ddpm if steps is None else replace(config.ddpm, steps=steps)
         if is_edm:
-            levels = torch.tensor(self.sampler.told, device=past.device)
+            levels = torch.tensor(sampler.told, device=past.device)
             scales = precondition(levels, config.sigma_data, config.offset_noise)
             told = scales.c_noise
         else:
-            told = config.ddpm.told(torch.tensor(config.ddpm.visited, device=past.device))
-        steps = len(told)
+            told = ddpm.told(torch.tensor(ddpm.visited, device=past.device))
+        count = len(told)
         context_told = None
         if config.context_sigma:
             context_told = torch.full_like(told, config.context_sigma).log().div(4).repeat_interleave(b)
-        taken = None if action is None else action.repeat(steps, 1, 1)
+        taken = None if action is None else action.repeat(count, 1, 1)
         modulations = self.net.condition(told.repeat_interleave(b), taken, context_told)
-        modulations = [m.reshape(steps, b, -1).unbind(0) for m in modulations]
+        modulations = [m.reshape(count, b, -1).unbind(0) for m in modulations]
         seen = None
 
         def look() -> Tensor:
@@ -182,7 +203,7 @@ class Denoiser(nn.Module):
 
         def predict(x: Tensor, k: int) -> Tensor:
             nonlocal context, seen
-            if config.context_sigma and is_edm and self.sampler.begins_step(k):
+            if config.context_sigma and is_edm and sampler.begins_step(k):
                 context = context + config.context_sigma * normal(context)
                 seen = look()
             elif seen is None:
@@ -197,10 +218,9 @@ class Denoiser(nn.Module):
             return tidy(scales.c_skip[k] * x + scales.c_out[k] * found)
 
         noise = normal(past[:, 0])
-        if is_edm:
-            frame = self.sampler.sample(denoise, noise, normal)
-        else:
-            frame = config.ddpm.sample(predict, noise, normal, tidy)
+        frame = (
+            sampler.sample(denoise, noise, normal) if is_edm else ddpm.sample(predict, noise, normal, tidy)
+        )
         return quantise(frame, "round")  # it lies on a level but for rounding errors
 
     def _noised(self, frame: Tensor, draw: Draw) -> Noised:
