@@ -234,12 +234,12 @@ class ActorCritic(Behaviour):
         count = mask.float()[:, None] / (mask.sum().clamp(min=1) * config.horizon)
         views = dreamed.view.detach().to(self.dtype)
         with torch.set_grad_enabled("critic" in parts and torch.is_grad_enabled()):
-            logits = self.critic(views)
+            log_p = self.critic(views).log_softmax(-1)
         if config.gradient == "dynamics":  # the return is differentiated, the critic's weights are not
             with held(self.critic):
                 value = self.twohot.mean(self.critic(dreamed.view.to(self.dtype)))
         else:
-            value = self.twohot.mean(logits.detach())
+            value = self.twohot.expected(log_p.detach().exp())
         returns = lambda_return(dreamed.reward, dreamed.cont, value, discount=config.discount, lam=config.lam)
         weight = alive_weight(dreamed.cont, discount=config.discount)[:, :-1] * count
         by_part, metrics = {}, {}
@@ -253,7 +253,7 @@ class ActorCritic(Behaviour):
             by_part["actor"] = -(weight * (gain + config.entropy * entropy)).sum()
             metrics |= {"actor/entropy": (entropy * count).sum(), "dream/return_scale": scale}
         if "critic" in parts:
-            by_part["critic"] = (weight * self._value_loss(logits[:, :-1], returns, views[:, :-1])).sum()
+            by_part["critic"] = (weight * self._value_loss(log_p[:, :-1], returns, views[:, :-1])).sum()
         metrics["dream/reward"] = (dreamed.reward[:, 1:] * count).sum()
         metrics["dream/return"] = (returns * count).sum()
         metrics["critic/value"] = (value[:, :-1] * count).sum()
@@ -278,17 +278,17 @@ class ActorCritic(Behaviour):
             is_last=is_last,
         )
         feature = feature[:, :-1].to(self.dtype)
-        loss = self._value_loss(self.critic(feature), returns, feature)
+        loss = self._value_loss(self.critic(feature).log_softmax(-1), returns, feature)
         return (loss * (mask & ~is_last[:, :-1])).sum() / mask.sum().clamp(min=1)
 
-    def _value_loss(self, logits: Tensor, target: Tensor, feature: Tensor) -> Tensor:
+    def _value_loss(self, log_p: Tensor, target: Tensor, feature: Tensor) -> Tensor:
         """Cross entropy [..] to the target and, weighted, to what the slow critic expects."""
-        loss = self.twohot.loss(logits, target)
         if not self.config.slow_weight:
-            return loss
+            return self.twohot.cross_entropy(log_p, target[..., None])[..., 0]
         with torch.no_grad():
             slow = self.twohot.mean(self.slow(feature.detach()))
-        return loss + self.config.slow_weight * self.twohot.loss(logits, slow)
+        both = self.twohot.cross_entropy(log_p, torch.stack([target, slow], -1))
+        return both[..., 0] + self.config.slow_weight * both[..., 1]
 
     def _dream(self, world: WorldModel, trace: State, batch: TimeStep) -> Dream:
         """[B T, H+1] from every row of the batch; column 0 of `cont` says whether that row goes on."""

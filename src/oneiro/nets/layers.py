@@ -95,10 +95,18 @@ class RMSNorm(nn.Module):
     def silu(self, x: Tensor) -> Tensor:
         """[.., dim] -> SiLU of the norm; where there is a gradient, in fewer passes over memory."""
         if not torch.is_grad_enabled():
-            return F.silu(self(x))
+            return _norm_silu(x, self.weight, self.eps)[0]
         out = _NormSiLU.apply(x, self.weight, self.eps)
         assert isinstance(out, Tensor)
         return out
+
+
+def _norm_silu(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """silu(x r w) and r, in three passes over memory."""
+    wide = x.float()
+    square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+    r = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+    return F.silu((wide * r).mul_(weight), inplace=True).to(x.dtype), r
 
 
 class _NormSiLU(torch.autograd.Function):
@@ -106,11 +114,9 @@ class _NormSiLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = x.float()
-        square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-        r = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+        out, r = _norm_silu(x, weight, eps)
         ctx.save_for_backward(x, weight, r)
-        return F.silu((wide * r).mul_(weight), inplace=True).to(x.dtype)
+        return out
 
     @staticmethod
     @once_differentiable

@@ -15,8 +15,18 @@ from oneiro import noise
 
 def unimix(logits: Float[Tensor, "*b s c"], mix: float) -> Float[Tensor, "*b s c"]:
     """Probabilities of (1 - mix) * softmax + mix * uniform."""
-    probs = torch.softmax(logits.float() if logits.dtype != torch.float64 else logits, -1)
-    return probs * (1 - mix) + mix / logits.shape[-1]
+    logits = logits.float() if logits.dtype != torch.float64 else logits
+    return _softmax(logits) * (1 - mix) + mix / logits.shape[-1]
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Over the last axis. Of few classes with the classes outermost: PyTorch's CPU kernel is slow on short rows."""
+    if logits.shape[-1] >= _SHORT or logits.device.type != "cpu":
+        return torch.softmax(logits, -1)
+    return torch.softmax(logits.movedim(-1, 0), 0).movedim(0, -1).contiguous()
+
+
+_SHORT = 8  # from so many classes on the usual kernel is the faster one (AVX2: 2.8 ms against 0.4 ms for 4 classes)
 
 
 def pick(

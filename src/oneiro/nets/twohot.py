@@ -53,18 +53,26 @@ class TwoHot(nn.Module):
         Mirrored bins are summed in pairs, so that symmetric logits, and so a head whose output starts at zero,
         give exactly 0 although the outer bins are huge.
         """
-        p, half = logits.float().softmax(-1), len(self.bins) // 2
+        return self.expected(logits.float().softmax(-1))
+
+    def expected(self, p: Tensor) -> Tensor:
+        """`mean` of probabilities [.., bins]."""
+        half = len(self.bins) // 2
         pairs = p[..., half + 1 :] - p[..., :half].flip(-1)
         mean = (pairs * self.bins[half + 1 :]).sum(-1)
         return mean if self.space == "real" else symexp(mean)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross entropy [..] of logits [.., bins] to the two-hot form of `target` [..], float32."""
-        logits, target = logits.float(), target.detach().float()
+        return self.cross_entropy(logits.float().log_softmax(-1), target[..., None])[..., 0]
+
+    def cross_entropy(self, log_p: Tensor, target: Tensor) -> Tensor:
+        """[.., K] of log-probabilities [.., bins] to K numbers [.., K] each: one pass over the bins for all of them."""
+        target = target.detach().float()
         target = target if self.space == "real" else symlog(target)
         low = torch.searchsorted(self.bins, target.contiguous(), right=True).sub_(1)
         low = low.clamp_(0, len(self.bins) - 2)
         below, above = self.bins[low], self.bins[low + 1]
         weight = ((target - below) / (above - below)).clamp(0, 1)
-        pair = logits.gather(-1, torch.stack([low, low + 1], -1))
-        return logits.logsumexp(-1) - torch.lerp(pair[..., 0], pair[..., 1], weight)
+        lower, upper = log_p.gather(-1, torch.cat([low, low + 1], -1)).chunk(2, -1)
+        return -torch.lerp(lower, upper, weight)
