@@ -13,6 +13,7 @@ ORDER = (
     ("Environments", "environments.md"),
     ("Data", "data.md"),
     ("Training", "training.md"),
+    ("Several GPUs", "distributed.md"),
     ("Evaluation", "evaluation.md"),
     ("Speed", "speed.md"),
     ("Dreams as environments", "dreams.md"),

@@ -29,6 +29,7 @@ ORDER: tuple[set[str], ...] = (
     {"recipes"},
     {"testing", "bench", "doctor", "play"},
     {"cli"},
+    {"__main__"},
 )
 SPINE = ORDER[0]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

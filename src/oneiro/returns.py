@@ -13,6 +13,8 @@ All of it reads arrival rows, in which row t holds the reward of *arriving* at t
 A policy that chose a(t+1) in row t is credited with R(t), weighted by w(t), the chance that row t is reached at all.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -85,6 +87,8 @@ class PercentileScale(nn.Module):
                 f"rate {rate} must lie in (0, 1], percentiles {percentiles} ascend in 0..1, limit {limit} be positive"
             )
         self.rate, self.limit = rate, limit
+        self.everywhere: Callable[[Tensor], Tensor] = lambda x: x
+        """[n] -> [N n]: set where N processes share a batch, so that the percentiles are those of all of it."""
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.zeros(()))
         self.register_buffer("percentiles", torch.tensor(percentiles), persistent=False)
@@ -92,7 +96,7 @@ class PercentileScale(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Move towards the percentiles of `x` [..], interpolated linearly. Numbers that are not finite are ignored."""
-        found = torch.quantile(x.detach().float().flatten(), self.percentiles)
+        found = torch.quantile(self.everywhere(x.detach().float().flatten()), self.percentiles)
         for buffer, new in ((self.low, found[0]), (self.high, found[1])):
             buffer.lerp_(torch.where(new.isfinite(), new, buffer), self.rate)
 

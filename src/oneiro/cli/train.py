@@ -27,6 +27,7 @@ class Train:
 def train_command(arguments: Sequence[str]) -> int:
     """See `oneiro train --help`."""
     entry, recipe, own = parse_with_recipe(Train, arguments, "train", EXAMPLE)
+    from oneiro.training.parallel import launched
     from oneiro.training.progress import Progress
     from oneiro.training.recipe import to_json
     from oneiro.training.run import Run, Stopped
@@ -40,22 +41,28 @@ def train_command(arguments: Sequence[str]) -> int:
         origin = {"run": str(own.origin), "stage": own.origin_stage, "parts": list(own.origin_parts)}
         record["origin"] = origin
     recipe.env.require()
-    with (
-        Stop() as stop,
-        RunFolder.open(path, record, command_line("train", arguments), FREE, defaults) as folder,
-        Progress(
-            f"{entry.name} ({record['size']})", recipe.runtime.device, path, quiet=own.quiet
-        ) as progress,
-    ):
-        try:
-            run = Run(recipe, folder, progress, stop)
-            run.train()
-        except Stopped:
-            print(f"stopped and saved in {path}; the same command goes on from here", file=sys.stderr)
-            return 128 + (stop.signal or signal.SIGINT)
-        from oneiro.cli.runs import print_scores, write_run_report
+    with Stop() as stop, launched() as ranks:
+        title, device = f"{entry.name} ({record['size']})", recipe.runtime.device
+        folder: RunFolder | None = None
+        if ranks.is_first:
+            folder = RunFolder.open(path, record, command_line("train", arguments), FREE, defaults)
+        ranks.wait()
+        with (
+            folder or RunFolder.read(path) as folder,
+            Progress(title, device, path, quiet=own.quiet or not ranks.is_first) as progress,
+        ):
+            try:
+                run = Run(recipe, folder, progress, stop, ranks)
+                run.train()
+            except Stopped:
+                if ranks.is_first:
+                    print(f"stopped and saved in {path}; the same command goes on from here", file=sys.stderr)
+                return 128 + (stop.signal or signal.SIGINT)
+            if not ranks.is_first:
+                return 0
+            from oneiro.cli.runs import print_scores, write_run_report
 
-        print_scores(path)
-        if own.report:
-            print(f"report: {write_run_report(run)}")
+            print_scores(path)
+            if own.report:
+                print(f"report: {write_run_report(run)}")
     return 0

@@ -12,7 +12,7 @@ growing segments, the block cache, a few kB per full segment, and 16 bytes for e
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from oneiro.data.cache import BlockCache
 from oneiro.data.columns import Column
 from oneiro.data.memo_file import Memo, MemoType
 from oneiro.data.segments import LAST, TERMINAL, Segment, Stream
+from oneiro.data.share import Share, interleave
 from oneiro.data.stream_folder import ColumnTypes, StreamFolder
 from oneiro.errors import OneiroError
 from oneiro.types import TimeStep
@@ -39,6 +40,7 @@ class Replay:
     `ram` bounds the memory in bytes, `capacity` the number of rows: beyond it the oldest segments of all streams are
     dropped. `streams` may be larger than what the folder holds: new ones are added. After opening, the next row of
     every stream begins an episode; the one that was cut off counts as truncated. With mode "r" nothing is touched.
+    Several processes may write to one folder if each has a `share` of the streams; `ram` and `capacity` are for all.
     """
 
     def __init__(
@@ -50,18 +52,29 @@ class Replay:
         capacity: int = sys.maxsize,
         compress: bool = True,
         mode: Literal["a", "r"] = "a",
+        share: Share | None = None,
     ) -> None:
+        self.share = share or Share()
+        ram, capacity = ram // self.share.count, capacity // self.share.count
         if ram < SMALLEST_RAM:
-            raise OneiroError(f"ram is {ram} bytes; the replay needs at least {SMALLEST_RAM}")
+            raise OneiroError(
+                f"ram is {ram} bytes; the replay of a process needs at least {SMALLEST_RAM}; set data.ram"
+            )
         self.folder, self.capacity, self.mode = Path(folder), capacity, mode
         self._files = StreamFolder(
-            self.folder, streams, ram=ram, capacity=capacity, compress=compress, is_writable=mode == "a"
+            self.folder,
+            streams,
+            ram=ram,
+            capacity=capacity,
+            compress=compress,
+            is_writable=mode == "a",
+            share=self.share,
         )
         self._cache = BlockCache(ram // 2)
         self.version = 0
         """Changes with the content."""
         self.total = sum(stream.stop for stream in self.streams)
-        """Rows ever appended."""
+        """Rows ever appended; where others write too, as if they had appended as many."""
         self.begun = max((stream.last_id() for stream in self.streams), default=-1) + 1
         """Episodes ever begun: the id of the next one."""
         self._lock = Lock()
@@ -182,7 +195,8 @@ class Replay:
 
         `rows` {"obs/image": [S, ...], "action": [S, A], "reward": [S]} in the types of the first call. `last` marks the
         last row of an episode; `terminated` one where it ended for good, or is to be learnt so though it goes on.
-        Episodes that begin get the ids `begun`, `begun` + 1, ... in the order of the streams. Durable after `flush`.
+        Episodes that begin get the ids `begun`, `begun` + 1, ... in the order of the streams (with a share of N
+        processes every N-th). Durable after `flush`.
         """
         self._require_writable()
         self._files.fit(rows, memo)
@@ -195,8 +209,8 @@ class Replay:
             segment.add(rows, index, self.begun if is_first[index] else None, end)
             stream.stop += 1
             stream.must_begin = bool(last[index])
-            self.begun += bool(is_first[index])
-            self.total += 1
+            self.begun += self.share.count * bool(is_first[index])
+            self.total += self.share.count
         for index in np.flatnonzero(~where).tolist():
             self.streams[index].must_begin = True
         if memo:
@@ -228,13 +242,16 @@ class Replay:
             self._files.flush()
 
     def state(self) -> dict[str, Any]:
-        """Where the streams begin and end: JSON for a checkpoint, which needs a `flush` before it."""
+        """Where the streams begin and end: JSON for a checkpoint, which needs a `flush` before it.
+
+        Of a share, it is to be `joined` with that of the others.
+        """
         return {"spans": self.spans.tolist(), "begun": self.begun, "total": self.total}
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Forget every row that came after `state` was taken; None forgets everything."""
+        """Forget every row that came after `state` (of all streams) was taken; None forgets everything."""
         self._require_writable()
-        spans = state["spans"] if state else []
+        spans = self.share.of(state["spans"]) if state else []
         if len(spans) > len(self.streams):
             raise self._files.too_few(len(spans), len(self.streams))
         for index, stream in enumerate(self.streams):
@@ -244,6 +261,7 @@ class Replay:
                 self._files.drop(segment)
             stream.must_begin = True
         self.begun, self.total = (state["begun"], state["total"]) if state else (0, 0)
+        self.begun += self.share.index
         self._reorder()
         self._enforce_capacity()
         self._cache.clear()
@@ -309,6 +327,15 @@ class Replay:
     def _require_writable(self) -> None:
         if self.mode == "r":
             raise OneiroError(f'{self.folder} was opened for reading; open it with mode="a" to write')
+
+
+def joined(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`Replay.state` of all streams from that of every share."""
+    return {
+        "spans": interleave([state["spans"] for state in states]),
+        "begun": max(state["begun"] for state in states),
+        "total": max(state["total"] for state in states),
+    }
 
 
 def _length(pieces: Pieces) -> int:

@@ -6,6 +6,7 @@
 The thread does one thing after the other, so what a batch holds does not depend on how fast anything is.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from oneiro.data.memo_file import Memo
 from oneiro.data.replay import Pieces, Replay
 from oneiro.data.replayed import ReplayBatch, Replayed
+from oneiro.data.share import interleave
 from oneiro.types import TimeStep
 
 
@@ -49,12 +51,19 @@ class Feed:
 
     def state(self) -> dict[str, Any]:
         """JSON for a checkpoint; call `settle` before."""
-        return {"sampler": self.sampler.state(), "ahead": self._ahead and self._ahead.at.tolist()}
+        ahead = self._ahead and self.replay.share.outside(self._ahead.at.tolist())
+        return {"sampler": self.sampler.state(), "ahead": ahead}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; a batch of which rows were lost or dropped since is drawn anew."""
+        """Go on from `state`, which is about all streams; a batch of which rows were lost since is drawn anew.
+
+        With another number of processes the items that had been drawn are dealt out to them and served first.
+        """
         self.sampler.load_state(state["sampler"])
-        if state["ahead"] is not None and self.sampler.holds(at := np.array(state["ahead"], np.int64)).all():
+        items = self.replay.share.inside(state["ahead"] or [])
+        if len(items) != self.sampler.config.size:
+            self.sampler.serve_first(items)
+        elif self.sampler.holds(at := np.array(items, np.int64)).all():
             self._begin(at)
 
     def close(self) -> None:
@@ -68,6 +77,18 @@ class Feed:
         reading = self._thread.submit(self.replay.read, pieces)
         self._ahead = _Ahead(at, context, pieces, reading)
         return self._ahead
+
+
+def joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`Feed.state` of all streams from that of every share."""
+    samplers = [state["sampler"] for state in states]
+    ahead = [state["ahead"] for state in states if state["ahead"] is not None]
+    sampler = {
+        "drawn": max(found["drawn"] for found in samplers),
+        "next": interleave([found["next"] for found in samplers]),
+        "queue": [item for found in samplers for item in found["queue"]],
+    }
+    return {"sampler": sampler, "ahead": [item for items in ahead for item in items] if ahead else None}
 
 
 @dataclass

@@ -99,12 +99,18 @@ class ReplayedSampler:
 
     def state(self) -> dict[str, Any]:
         """JSON for a checkpoint."""
-        return {"drawn": self.drawn, "next": self._next, "queue": [list(item) for item in self._queue]}
+        return {"drawn": self.drawn, "next": self._next, "queue": self.replay.share.outside(self._queue)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self.drawn, self._next = state["drawn"], list(state["next"])
-        self._queue = deque((stream, row) for stream, row in state["queue"])
+        """Go on from `state`, which is about all streams."""
+        share = self.replay.share
+        self.drawn, self._next = state["drawn"], share.of(state["next"])
+        self._queue = deque(share.inside(state["queue"]))
+
+    def serve_first(self, items: list[tuple[int, int]]) -> None:
+        """Put items in front of those that wait to be served once."""
+        if self.config.online:
+            self._queue.extendleft(reversed(items))
 
     def _starts(self) -> np.ndarray:
         """[S] starts of every stream."""

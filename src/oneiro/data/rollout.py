@@ -75,14 +75,21 @@ class Turn:
 class Rollout:
     """Plays in all slots of `env`. Every slot begins an episode with the first turn.
 
-    `begun` is the id of the first episode. With `overlap` a thread waits for the environment between `send` and
-    `receive`, which pays where it runs in other processes; otherwise `receive` does everything.
+    `begun` is the id of the first episode, `stride` the step from one id to the next. With `overlap` a thread waits
+    for the environment between `send` and `receive`, which pays where it runs in other processes; otherwise
+    `receive` does everything.
     """
 
     def __init__(
-        self, env: gymnasium.vector.VectorEnv, *, seed: int, begun: int = 0, overlap: bool = True
+        self,
+        env: gymnasium.vector.VectorEnv,
+        *,
+        seed: int,
+        begun: int = 0,
+        stride: int = 1,
+        overlap: bool = True,
     ) -> None:
-        self.env, self.seed, self.begun = env, seed, begun
+        self.env, self.seed, self.begun, self.stride = env, seed, begun, stride
         self.codec = ActionCodec.of(env.single_action_space)
         count = env.num_envs
         self._idle = env.action_space.sample() * 0  # for slots that begin an episode
@@ -137,7 +144,7 @@ class Rollout:
             seeds = np.zeros(count, np.int64)
             for slot in np.flatnonzero(begins).tolist():
                 self._ids[slot], seeds[slot] = self.begun, episode_seeds(self.seed, self.begun)[0]
-                self.begun += 1
+                self.begun += self.stride
             self._score[begins], self._length[begins] = 0.0, -1
             obs = self.env.reset_rows(begins, seeds)  # pyright: ignore[reportAttributeAccessIssue]
         self._score += reward

@@ -16,6 +16,7 @@ from oneiro.data.chunks import Entry, sync_folder, write_durably
 from oneiro.data.columns import Column
 from oneiro.data.memo_file import Memo, MemoType
 from oneiro.data.segments import Segment, Stream
+from oneiro.data.share import Share
 from oneiro.errors import OneiroError
 
 FORMAT = 1
@@ -25,12 +26,24 @@ ColumnTypes = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 class StreamFolder:
-    """Streams and their files. `count`: how many streams there must be (0: those that are found)."""
+    """Streams and their files. `count`: how many streams there must be (0: those that are found).
+
+    A process may own a `share` of them: then `ram` and `capacity` are its own, and it touches no other files.
+    """
 
     def __init__(
-        self, folder: Path, count: int, *, ram: int, capacity: int, compress: bool, is_writable: bool
+        self,
+        folder: Path,
+        count: int,
+        *,
+        ram: int,
+        capacity: int,
+        compress: bool,
+        is_writable: bool,
+        share: Share,
     ) -> None:
         self.folder, self.ram, self.capacity, self.compress = folder, ram, capacity, compress
+        self.share = share
         self.columns: dict[str, Column] = {}
         self.memo_type: MemoType | None = None
         self.streams: list[Stream] = []
@@ -134,7 +147,7 @@ class StreamFolder:
 
     def drop(self, segment: Segment) -> None:
         """Forget the oldest segment of a stream."""
-        del self.streams[segment.stream].segments[segment.number]
+        del self.streams[segment.stream // self.share.count].segments[segment.number]
         segment.is_dropped = True
         self._garbage += [segment.memo, *([segment.chunk] if segment.chunk else [])]
 
@@ -158,7 +171,7 @@ class StreamFolder:
         found = len([path for path in self._parts.glob("*") if path.is_dir()]) if self.size else 0
         if is_writable and 0 < count < found:
             raise self.too_few(found, count)
-        for index in range(max(count, found)):
+        for index in self.share.of(range(max(count, found))):
             stream = Stream(self._parts / f"{index:04d}", self.size)
             self.streams.append(stream)
             if self.size and is_writable:
@@ -190,6 +203,8 @@ class StreamFolder:
         )
 
     def _save_note(self) -> None:
+        if self.share.index:
+            return  # the process that owns stream 0 writes the same
         note = {
             "format": FORMAT,
             "size": self.size,

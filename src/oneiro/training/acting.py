@@ -27,7 +27,8 @@ class Acting:
     ) -> None:
         """`seed` of the run: seeds and keys of episodes derive from it. `overlap`: see `Rollout`."""
         self.agent, self.replay, self.seed, self.device = agent, replay, seed, device
-        self.rollout = Rollout(env, seed=seed, begun=replay.begun, overlap=overlap)
+        stride = replay.share.count
+        self.rollout = Rollout(env, seed=seed, begun=replay.begun, stride=stride, overlap=overlap)
         self.carry = agent.eval().start(env.num_envs)
         self.rollout.send(None)
 

@@ -1,7 +1,7 @@
 """Fitting by gradient: parts are addressed, and a loss moves only the parameters of its own group."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,11 @@ from oneiro.training.adamw import AdamW
 from oneiro.training.guard import Guard
 from oneiro.training.laprop import LaProp
 from oneiro.training.optim import Adam
+from oneiro.training.parallel import Ranks
 from oneiro.types import Losses, State, TimeStep
 from oneiro.world import part_module
+
+Gradients = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +43,9 @@ class Fit:
 class Fitter:
     """A `Fit` at work: its optimizers and how often each has stepped."""
 
-    def __init__(self, fit: Fit, agent: Agent, guard: Guard) -> None:
-        self.fit, self.agent, self.guard = fit, agent, guard
+    def __init__(self, fit: Fit, agent: Agent, guard: Guard, ranks: Ranks | None = None) -> None:
+        """`ranks`: the processes that fit it together, each on rows of its own; the weights stay equal in all."""
+        self.fit, self.agent, self.guard, self.ranks = fit, agent, guard, ranks or Ranks()
         self.parts = [[part for a in group.address for part in _split(agent, a)] for group in fit.groups]
         self.named = [_parameters(agent, group.address) for group in fit.groups]
         self.optimizers = [
@@ -70,6 +74,7 @@ class Fitter:
         chosen = range(len(self.fit.groups)) if only is None else only
         losses = self._losses(batch, before, chosen)
         gradients = [self._gradients(i, losses) for i in chosen]  # all of them before any weight moves
+        losses, gradients = self._joint(losses, gradients)
         for i, found in zip(chosen, gradients, strict=True):
             group, named, optimizer, step = (
                 self.fit.groups[i],
@@ -93,11 +98,22 @@ class Fitter:
             getattr(self.agent, owner).after_update()
         return losses
 
-    def _gradients(self, i: int, losses: Losses) -> tuple[Tensor | None, ...]:
+    def _gradients(self, i: int, losses: Losses) -> Gradients:
         """Of the sum of the losses of group i, with respect to its parameters alone."""
         total = sum(losses.by_part[f"{owner}.{part}"] for owner, part in self.parts[i])
         assert isinstance(total, Tensor)
         return torch.autograd.grad(total, [p for _, p in self.named[i]], allow_unused=True)
+
+    def _joint(self, losses: Losses, gradients: list[Gradients]) -> tuple[Losses, list[Gradients]]:
+        """Gradients, losses and metrics as means over all ranks; the trace stays that of the own rows."""
+        if self.ranks.count == 1:
+            return losses, gradients
+        parts, names = list(losses.by_part), list(losses.metrics)
+        own = [g for found in gradients for g in found if g is not None]
+        mean = iter(self.ranks.mean([*own, *losses.by_part.values(), *losses.metrics.values()]))
+        joint = [tuple(g if g is None else next(mean) for g in found) for found in gradients]
+        by_part, metrics = ({name: next(mean) for name in found} for found in (parts, names))
+        return replace(losses, by_part=by_part, metrics=metrics), joint
 
     def _losses(self, batch: TimeStep, before: State | None, chosen: Iterable[int]) -> Losses:
         wanted: dict[str, list[str]] = {}

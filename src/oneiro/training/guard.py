@@ -17,12 +17,14 @@ from oneiro.tree import NAMESPACE
 class Guard:
     """Watches losses and gradients of every update of a run."""
 
-    def __init__(self, folder: Path, limit: int = 10) -> None:
+    def __init__(self, folder: Path, limit: int = 10, rank: int = 0) -> None:
+        """`rank` of this process, if several train the run: each saves its own batch."""
         if limit < 1:
             raise ValueError(
                 f"limit = {limit}: the run must be allowed at least one bad update; set it to 1 or more"
             )
-        self.path, self.limit = Path(folder) / "nan_batch.safetensors", limit
+        name = f"nan_batch_{rank}" if rank else "nan_batch"
+        self.path, self.limit = Path(folder) / f"{name}.safetensors", limit
         self.skipped = 0
         """Bad updates since the run began."""
         self.in_a_row = 0

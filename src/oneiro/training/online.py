@@ -6,12 +6,15 @@
 
 The actions of a turn are chosen before its updates, so the environments can move while the networks learn, and the
 result does not depend on which is faster.
+
+Several processes (`Ranks`) go through it in step. Each has its part of the slots, of the streams and of every batch;
+steps, updates and the train ratio are those of all together.
 """
 
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import gymnasium
@@ -20,7 +23,7 @@ from torch import Tensor
 
 from oneiro import tree
 from oneiro.agent import Agent
-from oneiro.data.replay_feed import Feed
+from oneiro.data.replay_feed import Feed, joined
 from oneiro.data.replayed import ReplayBatch, Replayed
 from oneiro.data.rollout import Turn
 from oneiro.errors import OneiroError
@@ -79,7 +82,8 @@ class Online(Stage):
 
     def run(self, run: "Run") -> None:
         """The row after a stop begins an episode in every slot; everything else goes on as it was saved."""
-        with run.env() as env:
+        num = run.ranks.split(run.recipe.env.num, "env.num")
+        with run.env(replace(run.recipe.env, num=num)) as env:
             loop = _Loop(self, run, env)
             try:
                 loop.run_all()
@@ -92,12 +96,14 @@ class _Loop:
     """The stage at work."""
 
     def __init__(self, stage: Online, run: "Run", env: gymnasium.vector.VectorEnv) -> None:
-        self.stage, self.run, self.replay = stage, run, run.replay
+        self.stage, self.run, self.replay, self.ranks = stage, run, run.replay, run.ranks
         self.done: dict[str, Any] = run.done
         if not self.done:
             self._check()
             self.done |= {"steps": 0, "updates": 0, "logged": 0, "episodes": 0, "crashed": 0}
-        self.feed = Feed(stage.batch, self.replay, run.stage_seed)
+        size = self.ranks.split(stage.batch.size, "the number of items of a batch (batch.size)")
+        self.batch = replace(stage.batch, size=size)
+        self.feed = Feed(self.batch, self.replay, self.ranks.seed(run.stage_seed))
         if "feed" in self.done:
             self.feed.load_state(self.done["feed"])
         self.fitter = run.fitter(stage.fit)
@@ -105,6 +111,7 @@ class _Loop:
         self.player: Agent = policy or run.agent
         self.env = env
         self.acting: Acting | None = None
+        self.is_ready = False
         self.frames = int(getattr(run.recipe.env, "frames_per_step", 1))
         run.before_save = self._note_state
         run.progress.advance(self.done["steps"])
@@ -143,7 +150,7 @@ class _Loop:
             began = time.perf_counter()
             batch = self.feed.take()
             context = tree.to(batch.context, self.run.device)
-            before = self.run.agent.world.recall(context, self.stage.batch.size) if context else None
+            before = self.run.agent.world.recall(context, self.batch.size) if context else None
             losses = self.fitter.apply(tree.to(batch.rows, self.run.device), before)
             self._write_back(batch, losses)
             self.done["updates"] += 1
@@ -152,10 +159,13 @@ class _Loop:
             self.run.tick()
 
     def _due(self) -> int:
-        if "since" not in self.done:
-            if self.feed.sampler.items < self.stage.rows:
+        if not self.is_ready:
+            items = self.feed.sampler.items
+            everywhere, without = self.ranks.sum(items, items == 0)
+            if (everywhere < self.stage.rows and "since" not in self.done) or without:
                 return 0
-            self.done["since"] = self.done["steps"]
+            self.done.setdefault("since", self.done["steps"])
+            self.is_ready = True
         return self.stage.updates(self.done["steps"], self.done["since"]) - self.done["updates"]
 
     @torch.no_grad()
@@ -165,18 +175,20 @@ class _Loop:
             return
         flat = tree.map(lambda x: x.detach().flatten(0, 1), losses.trace)
         memo = self.run.agent.world.memo(flat)
-        shape = (self.stage.batch.size, self.stage.batch.length)
+        shape = (self.batch.size, self.batch.length)
         self.feed.write_back(batch, {name: x.unflatten(0, shape) for name, x in memo.items()})
 
     # -- keeping track ---------------------------------------------------------------------------------------
 
     def _count(self, turn: Turn) -> None:
-        arrived = int(turn.arrived.sum())
+        own = int(turn.arrived.sum())
+        arrived, crashed, count = self.ranks.sum(own, len(turn.arrived) - own, len(turn.ended))
+        ended = [x for found in self.ranks.gather(turn.ended) for x in found] if count else []
         self.done["steps"] += arrived
-        self.done["episodes"] += len(turn.ended)
-        self.done["crashed"] += int((~turn.arrived).sum())
+        self.done["episodes"] += count
+        self.done["crashed"] += crashed
         shown: dict[str, float] = {}
-        for episode in turn.ended:
+        for episode in ended:
             shown = {
                 "episode/score": episode.score,
                 "episode/length": float(episode.length),
@@ -205,7 +217,7 @@ class _Loop:
             "online/updates": float(self.done["updates"]),
             "online/episodes": float(self.done["episodes"]),
             "online/crashed": float(self.done["crashed"]),
-            "replay/rows": float(self.replay.rows),
+            "replay/rows": float(self.ranks.sum(self.replay.rows)[0]),
             "guard/skipped": float(self.run.guard.skipped),
         }
         self.run.record(steps, means | about, timing={} if seconds is None else {"time/update": seconds})
@@ -214,27 +226,28 @@ class _Loop:
     def _note_state(self) -> None:
         """Before a checkpoint: latents are on their way no more, and the feed says where it is."""
         self.feed.settle()
-        self.done["feed"] = self.feed.state()
+        self.done["feed"] = joined(self.ranks.gather(self.feed.state()))
 
     def _stop_if_asked(self) -> None:
-        if self.run.stop.requested:
+        """While an environment is waited for; several processes can only stop together, after the turn."""
+        if self.ranks.count == 1 and self.run.stop.requested:
             self.run.tick()
 
     def _check(self) -> None:
         """Refuse what could never train."""
-        stage, replay = self.stage, self.replay
-        count = self.run.recipe.env.num
+        stage, capacity = self.stage, self.run.recipe.data.capacity
+        count, rows = self.run.recipe.env.num, self.ranks.sum(self.replay.rows)[0]
         lead = count * stage.batch.length  # rows that cannot begin an item
         if not stage.steps:
             return
         start = f"learning starts when {stage.rows:,} items of {stage.batch.length + 1} rows are stored"
         never = f"a train ratio of {stage.train_ratio:g} can never be met"
-        if replay.capacity < stage.rows + 2 * lead:
+        if capacity < stage.rows + 2 * lead:
             raise OneiroError(
-                f"{start}, but the capacity of the replay is {replay.capacity:,} rows: {never}. Set data.capacity "
+                f"{start}, but the capacity of the replay is {capacity:,} rows: {never}. Set data.capacity "
                 f"to at least {stage.rows + 2 * lead:,}"
             )
-        if replay.rows + stage.steps < stage.rows + lead:
+        if rows + stage.steps < stage.rows + lead:
             raise OneiroError(
                 f"{start}, after {stage.rows + lead:,} steps in {count} slots, but the stage has {stage.steps:,}: "
                 f"{never}. Set more steps, or a smaller batch"

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch import Tensor
 from oneiro import runtime, tree
 from oneiro.agent import Agent
 from oneiro.data.episode_reader import EpisodeReader
-from oneiro.data.replay import Replay
+from oneiro.data.replay import Replay, joined
 from oneiro.data.replay_episodes import ReplayEpisodes
 from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError, nearest
@@ -23,6 +23,8 @@ from oneiro.training.checkpoint import Checkpoints
 from oneiro.training.fit import Fit, Fitter
 from oneiro.training.guard import Guard
 from oneiro.training.log import MetricsLog
+from oneiro.training.parallel import Ranks
+from oneiro.training.needs import check_machine
 from oneiro.training.progress import Progress
 from oneiro.training.recipe import Recipe
 from oneiro.training.run_folder import RunFolder
@@ -104,19 +106,38 @@ class Trained:
 
 
 class Run(Trained):
-    """A recipe being trained: owns the position in the schedule, and saves everything together."""
+    """A recipe being trained: owns the position in the schedule, and saves everything together.
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, progress: Progress, stop: Stop) -> None:
-        super().__init__(recipe, folder)
+    Where several processes train it, each has a `Run`. They go through an online stage in step; every other stage is
+    the first one's, for which the others wait. The first one writes the log and the checkpoints.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        progress: Progress,
+        stop: Stop,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.ranks = ranks or Ranks()
+        self.together = self.ranks  # those that are in the present stage
+        runtime_here = replace(recipe.runtime, device=self.ranks.device(recipe.runtime.device))
+        super().__init__(replace(recipe, runtime=runtime_here), folder)
         mode: Literal["a", "r"] = "r" if self.origin else "a"
         if keeps_streams(recipe):
-            self.replay = open_replay(recipe, folder, self.origin, mode)
+            self.replay = open_replay(recipe, folder, self.origin, mode, self.ranks)
             self.store = ReplayEpisodes(self.replay)
+        elif self.ranks.count > 1:
+            raise OneiroError(
+                "several processes can train a recipe with an online stage (DreamerV3); this one has none, start it "
+                "without torchrun"
+            )
         else:
             self.store = open_store(recipe, folder, self.origin, mode)
         self.progress, self.stop = progress, stop
-        self.log = MetricsLog(folder.path, recipe.log)
-        self.guard = Guard(folder.path)
+        self.log = MetricsLog(folder.path, recipe.log) if self.ranks.is_first else None
+        self.guard = Guard(folder.path, rank=self.ranks.index)
         self.timer = Every(recipe.checkpoint.minutes)
         self.index = 0
         self.saves = 0
@@ -124,7 +145,9 @@ class Run(Trained):
         self.carry: dict[str, Any] = {}  # and its tensors
         self.before_save: Callable[[], None] | None = None  # the present stage completes `done` and `carry`
         self._fitter: Fitter | None = None
+        self._streams: dict[str, Any] | None = None  # where all streams began and ended when all were saved
         self._resume()
+        self.ranks.unite(self.agent)
 
     @property
     def collected(self) -> EpisodeStore:
@@ -144,32 +167,48 @@ class Run(Trained):
 
     def train(self) -> None:
         """Run what is left of the schedule. Raises `Stopped` after saving if asked to stop."""
+        if not self.index and not self.done:
+            count = sum(p.numel() for p in self.agent.parameters())
+            check_machine(self.recipe, self.spaces, self.device, self.folder.path, count)
         while self.index < len(self.stages):
-            name, stage = self.stages[self.index]
-            if not self.done:
-                runtime.seed_everything(self.stage_seed)
-            logger.info("stage %s: %s", name, stage.line())
-            self.progress.stage(name, self.index, len(self.stages), stage.total())
-            stage.run(self)
+            stage = self.stages[self.index][1]
+            if stage.keeps == "streams" or self.ranks.count == 1:
+                self._do(stage)
+            else:
+                self.together = Ranks()
+                if not self.ranks.first_alone(lambda: self._do(stage)):  # noqa: B023 - called at once
+                    raise Stopped
+                self.together = self.ranks
             self.index += 1
             self._fitter, self.done, self.carry = None, {}, {}
             self.save()
             self.store.forget()
             runtime.release_memory()
-            if self.stop.requested:
+            if self.together.any(self.stop.requested)[0]:
                 raise Stopped
 
+    def _do(self, stage: Stage) -> None:
+        name = self.stages[self.index][0]
+        if not self.done:
+            runtime.seed_everything(self.ranks.seed(self.stage_seed))
+        logger.info("stage %s: %s", name, stage.line())
+        self.progress.stage(name, self.index, len(self.stages), stage.total())
+        stage.run(self)
+
     def tick(self, save: bool = True) -> None:
-        """A point at which the run may be saved or left; `save=False` where this stage cannot be resumed."""
-        if self.stop.requested:
+        """A point at which the run may be saved or left; `save=False` where this stage cannot be resumed.
+
+        All processes of a stage reach it together, and do what one of them wants.
+        """
+        stop, due = self.together.any(self.stop.requested, save and self.timer.due())
+        if stop or due:
             self.save()
+        if stop:
             raise Stopped
-        if save and self.timer.due():
-            self.save()
 
     def fitter(self, fit: Fit) -> Fitter:
         """The present stage's fitter, with its optimizers as they were saved."""
-        self._fitter = Fitter(fit, self.agent, self.guard)
+        self._fitter = Fitter(fit, self.agent, self.guard, self.ranks)
         if self._saved_fitter:
             self._fitter.updates = self._saved_fitter["updates"]
             for optimizer, saved in zip(
@@ -193,7 +232,8 @@ class Run(Trained):
     ) -> dict[str, float]:
         """Write one event to the log; returns its numbers."""
         values = {k: float(v) for k, v in metrics.items()} | dict(timing or {})
-        self.log.write(step, values, stage=self.stages[self.index][0])
+        if self.log is not None:
+            self.log.write(step, values, stage=self.stages[self.index][0])
         return values
 
     def save(self) -> None:
@@ -203,29 +243,38 @@ class Run(Trained):
         streams = isinstance(self.store, ReplayEpisodes)
         if self.origin is None:
             self.replay.flush() if streams else self.collected.flush()
+        if streams and self.together.count == self.ranks.count:
+            self._streams = joined(self.together.gather(self.replay.state()))  # after the flush of all
         self.saves += 1
+        if self.log is not None:
+            self._write(self.log.position())
+        self.together.wait()  # nobody goes on, or leaves, before it is there
+        self.timer.reset()
+
+    def _write(self, log: dict[str, Any]) -> None:
         fitter = self._fitter
         state = {
             "index": self.index,
             "done": self.done,
             "carry": self.carry,
-            "log": self.log.position(),
+            "log": log,
             "guard": self.guard.state(),
             "random": random_state(),
-            "replay": self.replay.state() if streams else None,
+            "replay": self._streams,
             "fitter": fitter
             and {"updates": fitter.updates, "optimizers": [optimizer_state(o) for o in fitter.optimizers]},
         }
         self.checkpoints.save(self.saves, {"weights": module_tensors(self.agent)}, state)
-        self.timer.reset()
 
     def _resume(self) -> None:
         self._saved_fitter: dict[str, Any] | None = None
         saved = self.checkpoints.load()
         if isinstance(self.store, ReplayEpisodes) and self.origin is None:
-            self.replay.restore(saved and saved.state["replay"])
+            self._streams = saved and saved.state["replay"]
+            self.replay.restore(self._streams)
+        if self.log is not None:
+            self.log.rewind(saved and saved.state["log"])
         if saved is None:
-            self.log.rewind(None)
             if self.origin:
                 self._begin_from(self.origin)
             return
@@ -234,9 +283,11 @@ class Run(Trained):
         load_module(self.agent, saved.tensors["weights"], f"checkpoint {saved.path.name}")
         self.carry = tree.to(state["carry"], self.device)
         self.guard.load_state(state["guard"])
-        self.log.rewind(state["log"])
         self._saved_fitter = state["fitter"]
-        set_random_state(state["random"])
+        if self.ranks.is_first:
+            set_random_state(state["random"])
+        else:
+            runtime.seed_everything(self.ranks.seed(self.stage_seed + self.saves))
         self.progress.note(f"resuming from checkpoint {saved.path.name}, stage {self.index + 1}")
 
     def _begin_from(self, origin: Origin) -> None:
@@ -276,8 +327,14 @@ def keeps_streams(recipe: Recipe) -> bool:
     return "streams" in kinds
 
 
-def open_replay(recipe: Recipe, folder: RunFolder, origin: Origin | None, mode: Literal["a", "r"]) -> Replay:
-    """The streams of a run: its own, or those of the run it began from."""
+def open_replay(
+    recipe: Recipe,
+    folder: RunFolder,
+    origin: Origin | None,
+    mode: Literal["a", "r"],
+    ranks: Ranks | None = None,
+) -> Replay:
+    """The streams of a run: its own, or those of the run it began from; with `ranks` those of this process."""
     data = recipe.data
     return Replay(
         RunFolder.read(origin.run).replay if origin else folder.replay,
@@ -286,6 +343,7 @@ def open_replay(recipe: Recipe, folder: RunFolder, origin: Origin | None, mode: 
         capacity=data.capacity,
         compress=data.compress,
         mode=mode,
+        share=ranks and ranks.share,
     )
 
 
