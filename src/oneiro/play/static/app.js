@@ -174,10 +174,10 @@ function show(frame, buffer, at) {
       series[name].length = Math.min(series[name].length, frame.last + 1);
       series[name][frame.number] = frame.number === 0 && name === "reward" ? 0 : lane[name] ?? NaN;
     }
-    figure.classList.toggle("over", lane.ended);
+    figure.classList.toggle("over", lane.ended && !state.settings.past_ends);
     bar.style.width = `${100 * Math.min(Math.max(lane.cont, 0), 1)}%`;
     const value = lane.value === null ? "" : ` \u00b7 value ${short(lane.value)}`;
-    facts.textContent = lane.ended ? "the dream ended here" : `reward ${short(lane.reward)} \u00b7 goes on ${lane.cont.toFixed(3)}${value}`;
+    facts.textContent = lane.ended && !state.settings.past_ends ? "the dream ended here" : `reward ${short(lane.reward)} \u00b7 goes on ${lane.cont.toFixed(3)}${value}`;
   });
   $("value-plot").hidden = frame.lanes.every((lane) => lane.value === null);
   const { figure, canvas, facts } = state.realPanel, real = frame.real;

@@ -1,0 +1,104 @@
+"""Keys of every environment: from the names of its actions, otherwise generic; none is used twice or by the page."""
+
+import itertools
+
+import pytest
+
+from oneiro.envs.atari import AtariConfig
+from oneiro.envs.car_racing import CarRacingConfig
+from oneiro.envs.config import EnvConfig
+from oneiro.envs.crafter import CrafterConfig
+from oneiro.envs.gym import GymConfig
+from oneiro.envs.minigrid import MiniGridConfig
+from oneiro.envs.procgen import ProcgenConfig
+from oneiro.envs.takecover import TakeCoverConfig
+from oneiro.envs.toy import ToyConfig
+from oneiro.envs.vizdoom import VizDoomConfig
+from oneiro.play.keys import ATARI, KeyMap, key_map
+from oneiro.spaces import ActionCodec
+
+PAGE = {"KeyP", "KeyR", "KeyG", "Comma", "Period"}
+
+
+def discrete(config: EnvConfig, count: int) -> KeyMap:
+    return key_map(config, ActionCodec(count))
+
+
+def by_label(found: KeyMap) -> dict[str, tuple[tuple[str, ...], tuple[float | None, ...]]]:
+    return {binding.label: (binding.keys, binding.action) for binding in found.bindings}
+
+
+def test_all_actions_of_atari() -> None:
+    found = discrete(AtariConfig(), len(ATARI))
+    assert found.idle == (0.0,)
+    labels = by_label(found)
+    assert labels["fire"] == (("Space",), (1.0,))
+    assert set(labels["upleftfire"][0]) == {"ArrowUp", "ArrowLeft", "Space"}
+    assert labels["upleftfire"][1] == (15.0,)
+    assert len(found.bindings) == 17
+
+
+def test_the_actions_a_game_knows() -> None:
+    pytest.importorskip("ale_py")
+    labels = by_label(discrete(AtariConfig(game="breakout", preset="diamond"), 4))
+    expected = {"fire": ("Space",), "left": ("ArrowLeft",), "right": ("ArrowRight",)}
+    assert {label: keys for label, (keys, _) in labels.items()} == expected
+
+
+def test_minigrid_waits_for_a_key() -> None:
+    found = discrete(MiniGridConfig(), 7)
+    assert found.idle is None
+    labels = by_label(found)
+    assert labels["forward"] == (("ArrowUp",), (2.0,))
+    assert labels["toggle"] == (("Space",), (5.0,))
+
+
+def test_crafter_and_procgen() -> None:
+    crafter = discrete(CrafterConfig(), 17)
+    assert by_label(crafter)["move up"] == (("ArrowUp",), (3.0,))
+    assert (crafter.idle, len(crafter.bindings)) == ((0.0,), 16)
+    procgen = discrete(ProcgenConfig(), 15)
+    assert set(by_label(procgen)["left down"][0]) == {"ArrowLeft", "ArrowDown"}
+    assert (procgen.idle, len(procgen.bindings)) == ((4.0,), 14)
+
+
+def test_doom() -> None:
+    labels = by_label(discrete(VizDoomConfig(buttons=("ATTACK", "MOVE_LEFT", "MOVE_FORWARD+TURN_LEFT")), 4))
+    assert labels["attack"][0] == ("Space",)
+    assert labels["move left"][0] == ("ArrowLeft",)
+    assert set(labels["move forward+turn left"][0]) == {"ArrowUp", "ArrowLeft"}
+
+
+def test_boxes() -> None:
+    cover = key_map(TakeCoverConfig(), ActionCodec(1, (-1.0,), (1.0,)))
+    assert cover.idle == (0.0,)
+    assert by_label(cover) == {"left": (("ArrowLeft",), (-1.0,)), "right": (("ArrowRight",), (1.0,))}
+    car = key_map(CarRacingConfig(), ActionCodec(3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    assert by_label(car)["gas"] == (("ArrowUp",), (None, 1.0, None))
+    assert by_label(car)["brake"][1] == (None, None, 0.8)
+    away = key_map(ToyConfig(id="dodge"), ActionCodec(2, (1.0, -2.0), (3.0, -1.0)))
+    assert away.idle == (1.0, -1.0), "rest is within the bounds"
+
+
+def test_unknown_games_get_numbers() -> None:
+    found = discrete(GymConfig(id="CartPole-v1"), 2)
+    assert [b.keys for b in found.bindings] == [("Digit1",), ("Digit2",)]
+    assert found.idle is None
+    several = key_map(GymConfig(), ActionCodec(5, groups=(3, 2)))
+    assert [b.action for b in several.bindings] == [(1.0, None), (2.0, None), (None, 1.0)]
+    assert several.idle == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        discrete(AtariConfig(), 18), discrete(MiniGridConfig(), 7), discrete(CrafterConfig(), 17),
+        discrete(ProcgenConfig(), 15), discrete(GymConfig(), 30),
+        key_map(GymConfig(), ActionCodec(40, (-1.0,) * 40, (1.0,) * 40)),
+    ],
+    ids=["atari", "minigrid", "crafter", "procgen", "many", "large box"],
+)  # fmt: skip
+def test_no_key_means_two_things(found: KeyMap) -> None:
+    combinations = [frozenset(binding.keys) for binding in found.bindings]
+    assert len(set(combinations)) == len(combinations)
+    assert not set(itertools.chain(*combinations)) & PAGE

@@ -1,0 +1,105 @@
+"""The page in headless Chromium: keys, touch, rewinding, settings, errors; skipped where there is no Chromium."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chromium import BROWSER, Tab
+from PIL import Image
+from playing import Blind, Fast, catch, dodge
+from served import served
+
+from oneiro.play.doors import Doors
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+FRAME = "Number(document.getElementById('frame').value)"
+LAST = "Number(document.getElementById('frame').max)"
+WHERE = "document.getElementById('where').textContent"
+READY = "document.getElementById('status')?.textContent === 'connected' && document.querySelector('.panel')"
+
+
+def test_a_person_plays(tmp_path: Path) -> None:
+    with served(dodge(Fast())) as (house, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+        tab.wait(READY)
+        tab.click("#past_ends")
+        tab.key("ArrowLeft")
+        tab.wait(f"{FRAME} > 4")
+        assert "left" in tab.js(WHERE)
+        tab.key("ArrowLeft", down=False)
+        tab.key("KeyP")
+        tab.wait("document.getElementById('play').textContent.startsWith('play')")
+        tab.wait("document.getElementById('speed').textContent.includes('frames/s')")
+        last = tab.js(LAST)
+        for _ in range(3):
+            before = tab.js(FRAME)
+            tab.key("Comma")
+            tab.key("Comma", down=False)
+            tab.wait(f"{FRAME} === {before - 1}")
+        tab.key("Period")
+        tab.wait(f"{LAST} === {last - 2}")  # the dream has branched
+        tab.js("(() => { const k = document.getElementById('knob-moves'); k.value = 3; "
+               "k.dispatchEvent(new Event('change')); })()")  # fmt: skip
+        tab.wait("document.getElementById('knob-moves').nextSibling.textContent === '3'")
+        tab.click("#suggest")
+        tab.wait("document.querySelectorAll('#places img').length === 12")
+        tab.click("#places button")
+        tab.wait(f"{LAST} === 0")
+        tab.key("KeyG")
+        tab.wait("document.getElementById('agent').getAttribute('aria-pressed') === 'true'")
+        tab.key("KeyP")
+        tab.wait(f"{FRAME} > 2")
+        assert "agent" in tab.js(WHERE)
+        tab.key("KeyP")
+        tab.click("#real")
+        tab.wait("!document.querySelector('.panel.real').hidden")
+        assert tab.js("getComputedStyle(document.querySelector('canvas')).imageRendering") == "pixelated"
+        assert house.players == 1
+        assert tab.problems == []
+        tab.shot(tmp_path / "page.png")
+    picture = np.asarray(Image.open(io.BytesIO((tmp_path / "page.png").read_bytes())).convert("RGB"))
+    assert picture.shape[:2] == (900, 1280)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+
+def test_a_phone_a_game_that_waits_and_touch() -> None:
+    with served(catch()) as (_, port), Tab(f"http://127.0.0.1:{port}/", width=390, height=844) as tab:
+        tab.wait(READY)
+        assert tab.js("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.js("document.getElementById('waits').checked"), (
+            "catch has no action known as doing nothing"
+        )
+        tab.click("#past_ends")
+        tab.js("document.querySelector('#keys button').scrollIntoView()")
+        box = "document.querySelector('#keys button').getBoundingClientRect()"
+        x, y = tab.js(f"{box}.x + 10"), tab.js(f"{box}.y + 10")
+        assert tab.js(f"{box}.height") >= 44, "large enough for a finger"
+        for n in (1, 2):
+            for kind in ("mousePressed", "mouseReleased"):
+                tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            tab.wait(f"{LAST} === {n}")
+        assert tab.problems == []
+
+
+def test_dark_and_light() -> None:
+    with served(catch()) as (_, port):
+        grounds = []
+        for dark in (True, False):
+            with Tab(f"http://127.0.0.1:{port}/", dark=dark) as tab:
+                tab.wait(READY)
+                grounds.append(tab.js("getComputedStyle(document.body).backgroundColor"))
+                tab.click("#theme")
+                grounds.append(tab.js("getComputedStyle(document.body).backgroundColor"))
+        assert grounds[0] == grounds[3] == "rgb(20, 22, 27)"
+        assert grounds[1] == grounds[2] == "rgb(250, 249, 247)"
+
+
+def test_the_token_and_the_feature_view() -> None:
+    doors = Doors(token="correct horse")
+    with served(catch(Blind()), doors=doors) as (_, port):
+        with Tab(f"http://127.0.0.1:{port}/") as tab:
+            tab.wait("document.getElementById('status')?.textContent === 'the token is wrong'")
+        with Tab(f"http://127.0.0.1:{port}/#token=correct%20horse") as tab:
+            tab.wait(READY)
+            assert "cannot draw" in tab.js("document.getElementById('notice').textContent")
+            assert tab.js("document.querySelector('.panel canvas').width") == 8
