@@ -22,7 +22,7 @@ demo-smoke: $(VENV)/.installed-demo ## the same at a one-minute size, for contin
 	$(PY) -m oneiro.cli train vmc-takecover --size smoke --run runs/smoke --report True
 
 test: lint types ## lint, types, and every test that is not marked slow
-	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS) || $(call explain,$$?)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 $(PYTEST_ARGS) || $(call explain,$$?)
 
 test-slow: $(VENV)/.installed-dev ## learning and endurance tests
 	$(PY) -m pytest -m slow --timeout 3600 $(PYTEST_ARGS) || $(call explain,$$?)

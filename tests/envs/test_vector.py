@@ -216,9 +216,10 @@ def test_close_ends_all_processes():
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from oneiro.envs.toy import ToyConfig
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have it ignored
 env = ToyConfig(id="counter", num=2, workers="async", processes=2).make()
 env.reset_rows(np.ones(2, bool), np.arange(2))
 print(*[w._child.process.pid for w in env._workers], flush=True)
