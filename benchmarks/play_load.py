@@ -62,6 +62,7 @@ async def client(number: int, url: str, end: float, rate: float, found: dict[str
                 step["action"] = choices[random.integers(len(choices))]
             began = time.perf_counter()
             frame = await ask(socket, step)
+            found["at"].append(time.monotonic() - found["began"][0])
             found["ms"].append(1000 * (time.perf_counter() - began))
             found["world"].append(frame["lanes"][0]["ms"] if frame["type"] == "frame" else float("nan"))
             found["errors"] += [frame["text"]] if frame["type"] == "error" else []
@@ -109,9 +110,12 @@ async def watch(process: psutil.Process, began: float, end: float, found: dict[s
 
 async def load(url: str, process: psutil.Process, args: argparse.Namespace) -> dict[str, list]:
     """All of them at once."""
-    found: dict[str, list] = {name: [] for name in ("ms", "world", "errors", "memory", "closed", "refused")}
+    found: dict[str, list] = {
+        name: [] for name in ("at", "ms", "world", "errors", "memory", "closed", "refused")
+    }
     began = time.monotonic()
-    end = began + args.seconds
+    found["began"] = [began]
+    end = began + args.warmup + args.seconds
     players = [client(i, url, end, args.rate, found) for i in range(args.clients)]
     await asyncio.gather(*players, nuisance(url, end, found), watch(process, began, end, found))
     return found
@@ -125,6 +129,9 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument(
+        "--warmup", type=float, default=0.0, help="seconds before, in which histories fill up"
+    )
     parser.add_argument("--rate", type=float, default=5.0, help="steps a second of each client")
     parser.add_argument(
         "--memory", type=int, default=1, help="MiB of history of each: small, so that it fills up early"
@@ -156,12 +163,13 @@ def summary(
     args: argparse.Namespace, found: dict[str, list], is_alive: bool, cpu: float, log: str
 ) -> dict[str, Any]:
     """Everything that is written down."""
-    ms, world = np.array(found["ms"]), np.array(found["world"])
+    is_counted = np.array(found["at"]) >= args.warmup
+    ms, world = np.array(found["ms"])[is_counted], np.array(found["world"])[is_counted]
     seconds, memory = np.array(found["memory"]).T
-    late = seconds >= args.seconds / 2
+    late = seconds >= args.warmup
     return {
         "command": f"python benchmarks/play_load.py RUN --clients {args.clients} --seconds {args.seconds:g} "
-        f"--rate {args.rate:g} --memory {args.memory}",
+        f"--warmup {args.warmup:g} --rate {args.rate:g} --memory {args.memory}",
         "run": Path(args.run).resolve().name,
         "machine": {
             "cores": psutil.cpu_count(),
@@ -178,9 +186,9 @@ def summary(
         "world_ms": {f"p{p}": float(np.nanpercentile(world, p)) for p in (50, 95)},
         "memory_mb": {
             "first": float(memory[0]),
-            "halfway": float(memory[late][0]),
+            "warm": float(memory[late][0]),
             "end": float(memory[-1]),
-            "slope_per_minute_second_half": float(60 * np.polyfit(seconds[late], memory[late], 1)[0]),
+            "slope_per_minute": float(60 * np.polyfit(seconds[late], memory[late], 1)[0]),
         },
         "memory_curve_mb": [round(float(x), 1) for x in memory],
         "nuisances_closed": len(found["closed"]),
@@ -202,9 +210,9 @@ def page(r: dict[str, Any]) -> str:
         "steps asked for, made": f"{r['asked_per_second']:.0f}, {made}",
         "question to frame: median, 95 %, 99 %, longest": " / ".join(f"{x:.0f}" for x in ms.values()) + " ms",
         "of which the world: median, 95 %": " / ".join(f"{x:.1f}" for x in world.values()) + " ms",
-        "memory of the server: at the start, halfway, at the end": f"{memory['first']:.0f} / {memory['halfway']:.0f} / "
+        "memory of the server: first, after the warm-up, at the end": f"{memory['first']:.0f} / {memory['warm']:.0f} / "
         f"{memory['end']:.0f} MB",
-        "its slope in the second half": f"{memory['slope_per_minute_second_half']:+.1f} MB a minute",
+        "its slope after the warm-up": f"{memory['slope_per_minute']:+.1f} MB a minute",
         "processor time of the server": f"{r['server_cpu_seconds']:.0f} s",
         "sockets that said nonsense, each closed with a reason": f"{r['nuisances_closed']} (codes {codes})",
         "server alive at the end": "yes" if r["server_alive_at_the_end"] else "no",

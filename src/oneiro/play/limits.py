@@ -15,7 +15,7 @@ class Limits:
     history_mib: int = 64  # of one session's frames and states; older ones are let go
     messages_per_second: float = 120.0  # of one session, on average
     message_bytes: int = 4096  # of one message
-    film_frames: int = 1500  # of one recording
+    film_frames: int = 600  # of one recording
     horizon: int = 100_000  # longest dream, steps
 
     def __post_init__(self) -> None:

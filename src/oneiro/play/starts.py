@@ -59,7 +59,10 @@ class Replayed:
         first = max(0, place.row - context + 1)
         fields = [name.removeprefix("obs/") for name in self.store.columns]
         count = place.row + 1 - first
-        return gather(self.store, fields, 1, count, [Stretch(0, 0, place.episode, first, place.row + 1)])
+        stretch = Stretch(0, 0, place.episode, first, place.row + 1)
+        rows = gather(self.store, fields, 1, count, [stretch])
+        self.store.forget()  # the next start is elsewhere
+        return rows
 
 
 class Wandered:
