@@ -77,3 +77,24 @@ def test_settle_skips_padding() -> None:
     assert carry.state["at"].tolist() == [2, 4]
     assert carry.state["seen"].tolist() == [1, 1]
     assert torch.is_inference_mode_enabled() is False
+
+
+class Spectator(Climb):
+    """Counts what it watches."""
+
+    def watch(self, world: object, state: dict, memory: dict) -> dict:
+        return {**memory, "count": memory["count"] + state["at"].long()}
+
+
+def test_settle_burns_in_a_behaviour_that_watches() -> None:
+    a = Agent(Ladder(), Spectator()).eval()
+    # The second row of the second episode restarts; the third episode is padded on its left.
+    firsts = [[True, False, False], [False, True, False], [False, True, False]]
+    masks = [[True, True, True], [True, True, True], [False, True, True]]
+    batch = rows([[3.0, 4.0, 5.0], [7.0, 1.0, 2.0], [9.0, 6.0, 8.0]], firsts, masks)
+    carry = a.settle(batch, 3)
+    assert carry.memory["count"].tolist() == [3 + 4, 1, 6]  # all but the last row, from the last restart on
+    plain = Agent(Ladder(), Climb()).eval().settle(batch, 3)
+    assert carry.state["at"].tolist() == plain.state["at"].tolist() == [5, 2, 8]
+    assert carry.state["seen"].tolist() == plain.state["seen"].tolist()
+    assert plain.memory["count"].tolist() == [0, 0, 0]

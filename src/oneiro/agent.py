@@ -32,6 +32,12 @@ class Agent(nn.Module):
         assert world is not None or behaviour.sees == "nothing", f"{type(behaviour).__name__} needs a world"
         self.world, self.behaviour = world, behaviour  # type: ignore[assignment]
 
+    def train(self, mode: bool = True) -> "Agent":
+        """Walks through the modules only if the mode changes: acting asks for it at every step."""
+        if all(module.training == mode for module in (self, *self.children())):
+            return self
+        return super().train(mode)
+
     def start(self, n: int) -> Carry:
         """The carry of `n` rows that have seen nothing; with a blind behaviour, without the world's state."""
         state = {} if self.behaviour.sees == "nothing" else self.world.start(n)
@@ -58,7 +64,28 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def settle(self, batch: TimeStep, context: int) -> Carry:
-        """Real rows [B, T] -> the carry after the first `context` of them, where a dream may begin."""
+        """Real rows [B, T] -> the carry after the first `context` of them, where a dream may begin.
+
+        A behaviour that watches has seen all of them but the last, on which it acts first.
+        """
         window = tree.map(lambda x: x[:, :context], batch)
-        state = self.world.absorb(self.world.start(tree.size(window)), window)
-        return Carry(state=state, memory=self.behaviour.memory(tree.size(window)))
+        n = tree.size(window)
+        if type(self.behaviour).watch is Behaviour.watch:
+            return Carry(
+                state=self.world.absorb(self.world.start(n), window), memory=self.behaviour.memory(n)
+            )
+        carry = Carry(state=self.world.start(n), memory=self.behaviour.memory(n))
+        rows = window.is_first.shape[1]
+        for t in range(rows):
+            carry = self._look(carry, window.at(t), watches=t + 1 < rows)
+        return carry
+
+    def _look(self, carry: Carry, row: TimeStep, *, watches: bool) -> Carry:
+        """Fold in one row [B] as a spectator: the world observes, the behaviour may watch."""
+        seen = self.world.observe(tree.clone(carry.state), row)
+        state = tree.where(row.mask, seen, carry.state)
+        memory = tree.where(row.is_first & row.mask, self.behaviour.memory(len(row.mask)), carry.memory)
+        if watches:
+            watched = self.behaviour.watch(self.world, state, tree.clone(memory))
+            memory = tree.where(row.mask, watched, memory)
+        return Carry(state=state, memory=memory)
