@@ -75,3 +75,12 @@ def test_an_index_is_a_one_hot_in_one_byte() -> None:
     index = onehot.to_index(sample)
     assert index.dtype == torch.uint8
     assert torch.equal(onehot.from_index(index, 4), sample)
+
+
+def test_few_classes_have_the_same_softmax_and_gradient():
+    logits = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
+    found, expected = onehot.unimix(logits, 0.01), 0.99 * logits.softmax(-1) + 0.01 / 4
+    weight = torch.randn_like(found)
+    torch.testing.assert_close(found, expected)
+    for_found, for_expected = (torch.autograd.grad((x * weight).sum(), logits)[0] for x in (found, expected))
+    torch.testing.assert_close(for_found, for_expected)
