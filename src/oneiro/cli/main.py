@@ -20,13 +20,21 @@ VERBS = {
     ),
     "train": ("oneiro.cli.train", "train a recipe; the same command again resumes"),
     "evaluate": ("oneiro.cli.runs", "play the real environment with a trained run"),
-    "compare": ("oneiro.cli.compare", "runs side by side: intervals over seeds, aggregates, published scores"),
+    "compare": (
+        "oneiro.cli.compare",
+        "runs side by side: intervals over seeds, aggregates, published scores",
+    ),
     "dream": ("oneiro.cli.runs", "film of truth, dream and difference"),
     "play": ("oneiro.cli.play", "a page where a person plays in the dream of a run, or of two"),
     "report": ("oneiro.cli.runs", "write report.html of a run"),
     "collect": (
         "oneiro.cli.collect",
         "record episodes with a random policy or a run; import and export Minari",
+    ),
+    "export": ("oneiro.cli.exchange", "a run as safetensors, JSON and a model card, ready for a model hub"),
+    "import": (
+        "oneiro.cli.exchange",
+        "make a run folder of an exported one, or of DIAMOND's released weights",
     ),
     "check": ("oneiro.cli.checks", "conformance suite for a recipe's world and behaviour, or your own class"),
     "bench": ("oneiro.cli.checks", "how fast this machine trains, dreams and plays"),

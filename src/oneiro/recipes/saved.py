@@ -13,20 +13,28 @@ from oneiro.agent import Agent
 from oneiro.behaviour import Behaviour
 from oneiro.errors import OneiroError
 from oneiro.recipes import find
+from oneiro.recipes.exported import is_exported, open_exported, read_config
 from oneiro.spaces import Spaces
-from oneiro.training.recipe import restore
+from oneiro.training.recipe import Recipe, restore
 from oneiro.training.run import Trained
 from oneiro.training.run_folder import RunFolder
 from oneiro.types import Carry, TimeStep
 
 
 def open_run(path: Path | str, recipe: str | None = None) -> Trained:
-    """A run folder as it stands, with the weights of its newest checkpoint. Never imports code that it names:
+    """A run folder with the weights of its newest checkpoint, or an exported folder. Never imports code that it names:
     for a run of a recipe of your own, name the recipe ("file.py:function") as it was named to train it.
     """
+    if is_exported(path):
+        return open_exported(path, recipe_of(read_config(path)["recipe"], path, recipe))
     folder = RunFolder.read(path)
+    return Trained.load(recipe_of(folder.recipe, path, recipe), folder)
+
+
+def recipe_of(record: dict[str, Any], path: Path | str, recipe: str | None = None) -> Recipe:
+    """The recipe noted in a folder, with its values; `recipe` as for `open_run`."""
     try:
-        name, size, values = (folder.recipe[key] for key in ("recipe", "size", "values"))
+        name, size, values = (record[key] for key in ("recipe", "size", "values"))
     except (KeyError, TypeError):
         raise OneiroError(f"{path} holds no recipe of `oneiro train`; name a folder that it made") from None
     if ":" in name and recipe is None:
@@ -34,7 +42,7 @@ def open_run(path: Path | str, recipe: str | None = None) -> Trained:
             f"{path} was made by a recipe of your own ({name}). Loading never runs code that a file names: "
             f"repeat the command with --recipe {name} if you trust it"
         )
-    return Trained.load(restore(find(recipe or name).build(size), values), folder)
+    return restore(find(recipe or name).build(size), values)
 
 
 def load(path: Path | str, *, recipe: str | None = None, behaviour: Behaviour | None = None) -> "Player":

@@ -83,6 +83,8 @@ def restore(record: Any, saved: Any) -> Any:
         if record and dataclasses.is_dataclass(record[0]):
             return tuple(restore(r, s) for r, s in zip(record, saved, strict=True))
         return _tuples(saved)
+    if isinstance(record, float) and saved in ("NaN", "Infinity", "-Infinity"):
+        return float(saved)  # strict JSON has no other form for them
     return saved
 
 
