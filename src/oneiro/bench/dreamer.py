@@ -54,27 +54,32 @@ def count(call: Callable[[], Any]) -> float:
 
 def rival(recipe: Recipe, agent: Agent, stage: Online) -> Rival | None:
     """The plain form of the same shapes; None if there is none (other worlds, several groups of actions)."""
-    world, codec, spaces = recipe.world, agent.world.spaces.action, agent.world.spaces
-    if not isinstance(world, DreamerV3Config) or not isinstance(recipe.behaviour, ActorCriticConfig):
+    config, learner, codec, spaces = (
+        recipe.world,
+        recipe.behaviour,
+        agent.world.spaces.action,
+        agent.world.spaces,
+    )
+    if not isinstance(config, DreamerV3Config) or not isinstance(learner, ActorCriticConfig):
         return None
-    if len(codec.groups) > 1 or spaces.classes or world.vector_layers != 3 or recipe.behaviour.layers != 3:
+    if len(codec.groups) > 1 or spaces.classes or config.vector_layers != 3 or learner.layers != 3:
         return None
     images = [shape for shape in spaces.obs.values() if len(shape) == 3]
     shapes: dict[str, Any] = {
-        "units": world.width,
-        "deter": world.deter,
-        "stoch": world.stoch,
-        "classes": world.num_classes,
-        "depth": world.cnn_depth,
-        "blocks": world.blocks,
-        "bins": world.bins,
+        "units": config.width,
+        "deter": config.deter,
+        "stoch": config.stoch,
+        "classes": config.num_classes,
+        "depth": config.cnn_depth,
+        "blocks": config.blocks,
+        "bins": config.bins,
         "image": [sum(shape[0] for shape in images), *images[0][1:]] if images else [],
         "vector": sum(torch.Size(shape).numel() for shape in spaces.obs.values() if len(shape) != 3),
         "action": codec.dim,
         "discrete": codec.is_discrete,
         "size": stage.batch.size,
         "length": stage.batch.length,
-        "horizon": recipe.behaviour.horizon,
+        "horizon": learner.horizon,
         "rows": ROWS,
     }
     return Rival("naive_dreamer.py", shapes)

@@ -357,7 +357,7 @@ def dream(s: dict[str, Any]) -> Callable[[], Any]:
 def act(s: dict[str, Any], batch: int) -> Callable[[], Any]:
     """Observation in, action out."""
     model, rows = Dreamer(s), random_rows(s, batch, 1)
-    row = {k: x[:, 0] if x is not None else None for k, x in rows.items()}
+    row: dict[str, Any] = {k: x if x is None else x[:, 0] for k, x in rows.items()}
     deter, stoch = model.start(batch)
 
     @torch.no_grad()
