@@ -39,6 +39,7 @@ class Show:
 
     time: bool = True  # measure a few steps of every stage to estimate hours (some seconds)
     json: bool = False  # machine-readable output
+    fit: str = ""  # an amount of memory, such as 24GB: name the largest size and batch that fit instead
 
 
 def show_command(arguments: Sequence[str]) -> None:
@@ -46,6 +47,11 @@ def show_command(arguments: Sequence[str]) -> None:
     entry, recipe, own = parse_with_recipe(Show, arguments, "show", "oneiro show vmc-takecover --size demo")
     from oneiro.training.estimate import estimate
 
+    if own.fit:
+        from oneiro.cli.fit import fit
+
+        fit(Show, arguments, own.fit, own.json)
+        return
     if own.time:
         first_line("trying a moment of every stage (--no-time leaves it out)", recipe.runtime.device)
     plan = estimate(recipe, timed=own.time)

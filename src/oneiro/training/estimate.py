@@ -27,19 +27,23 @@ from oneiro.data.replay import Replay
 from oneiro.data.store import EpisodeStore
 from oneiro.dreaming import imagine
 from oneiro.errors import MissingExtra
+from oneiro.spaces import Spaces
 from oneiro.training.acting import Acting
 from oneiro.training.epochs import Epochs
 from oneiro.training.evolve import Evolve
 from oneiro.training.fit import Fitter, parameter_counts
 from oneiro.training.guard import Guard
+from oneiro.training.memory_count import blank_rows
+from oneiro.training.needs import memory_of, needs, online_stage
 from oneiro.training.online import Online
 from oneiro.training.recipe import Recipe
 from oneiro.training.run import GIB, build_agent
 from oneiro.training.schedule import Collect, Memorise, Stage, Update, stages
-from oneiro.types import Carry, TimeStep
+from oneiro.types import Carry
 
 _PATIENCE = 3.0  # seconds of playing, at most
 _ENOUGH = 2.0  # seconds of repeating a moment, after which no further repetition begins
+_TRIED = 8 << 30  # bytes of an update above which it is not tried
 _STEPS = 32  # rows of a sequence that are tried on the CPU
 
 
@@ -64,6 +68,8 @@ class Plan:
     replay_gib: float
     ram_gib: float
     gpu_gib: float
+    ram_bytes: dict[str, int] = field(default_factory=dict)
+    """What the RAM is for, where it was counted."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -93,7 +99,10 @@ class Plan:
 def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
     """Measure a moment of every stage (or with `timed=False` only count)."""
     report = runtime.start(recipe.runtime)
-    agent = build_agent(recipe, recipe.env.spaces()).to(report.device).eval()
+    spaces = recipe.env.spaces()
+    if online_stage(recipe) is not None:
+        return _estimate_online(recipe, spaces, report.device, timed)
+    agent = build_agent(recipe, spaces).to(report.device).eval()
     notes: list[str] = []
     play_facts = _Played.measure(recipe, agent, notes) if timed else _Played()
     named = stages(recipe.schedule)
@@ -103,8 +112,7 @@ def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
         seconds = _seconds(stage, recipe, agent, play_facts, peaks) if timed else None
         plans.append(StagePlan(name=name, about=stage.line(), seconds=seconds))
     episodes = sum(s.episodes for _, s in named if isinstance(s, Collect))
-    steps = sum(s.steps for _, s in named if isinstance(s, Online))
-    steps += sum(s.collected for _, s in named if isinstance(s, Epochs))
+    steps = sum(s.collected for _, s in named if isinstance(s, Epochs))
     rows = min(int(episodes * play_facts.rows_per_episode) + steps, recipe.data.capacity)
     gpu = torch.cuda.max_memory_allocated(report.device) / GIB if report.device.type == "cuda" else 0.0
     return Plan(
@@ -115,6 +123,46 @@ def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
         replay_gib=rows * play_facts.bytes_per_row / GIB,
         ram_gib=max(*peaks, _peak()) / GIB + recipe.data.ram,
         gpu_gib=gpu,
+        notes=notes,
+    )
+
+
+def _estimate_online(recipe: Recipe, spaces: Spaces, device: torch.device, timed: bool) -> Plan:
+    """Memory is counted on shapes alone; the network is built for its time only, and only if it fits."""
+    stage = online_stage(recipe)
+    assert stage is not None
+    need, counted = needs(recipe, spaces, stage, device)
+    kind, there = memory_of(device)
+    wanted = need.gpu or need.ram
+    notes: list[str] = []
+    if wanted > there:
+        notes.append(
+            f"{wanted / GIB:.1f} GiB of {kind} are needed and the machine has {there / GIB:.1f}; --fit "
+            f"{there // GIB}GiB names what fits"
+        )
+    played, plans = _Played(), [(name, stage, None) for name, stage in stages(recipe.schedule)]
+    if timed and need.gpu + need.update > min(there, _TRIED):
+        notes.append("time was not measured: an update is too large to be tried")
+    elif timed:
+        agent = build_agent(recipe, spaces).to(device).eval()
+        played = _Played.measure(recipe, agent, notes)
+        plans = [(name, stage, _seconds(stage, recipe, agent, played, [])) for name, stage, _ in plans]
+    bytes_per_row = played.bytes_per_row or need.row
+    if not played.bytes_per_row:
+        notes.append(
+            "disk is the worst case: nothing was played, so rows count as if they were not compressed"
+        )
+    if need.gpu:
+        notes.append("GPU memory is counted on shapes with a margin for the allocator")
+    return Plan(
+        device=runtime.describe_device(device),
+        parameters=counted.parameters,
+        schedule=[StagePlan(name=n, about=s.line(), seconds=x) for n, s, x in plans],
+        rows=need.rows,
+        replay_gib=need.rows * bytes_per_row / GIB,
+        ram_gib=need.ram / GIB,
+        gpu_gib=need.gpu / GIB,
+        ram_bytes=need.ram_bytes,
         notes=notes,
     )
 
@@ -282,25 +330,6 @@ def _dream_seconds(stage: Evolve, agent: Agent) -> float:
     carry = Carry(state=agent.world.start(rows), memory=population.memory(rows))
     steps = imagine(agent.world, population, carry, temperature=stage.temperature)
     return _time(lambda: next(steps), repeats=4)
-
-
-def blank_rows(agent: Agent, size: int, length: int, memo: bool = True) -> TimeStep:
-    """[size, length] rows of zeros in the world's spaces; with `memo` sequences carry that instead of pictures."""
-    world, device = agent.world, agent.world.device
-    lead = (size, length)
-    kept = world.memo(world.start(1)) if memo and length > 1 else {}
-    dtypes = {name: torch.uint8 if len(s) == 3 else torch.float32 for name, s in world.spaces.obs.items()}
-    obs = {} if kept else {k: torch.zeros(*lead, *s, dtype=dtypes[k]) for k, s in world.spaces.obs.items()}
-    rows = TimeStep(
-        obs=obs,
-        action=torch.zeros(*lead, world.spaces.action.dim),
-        reward=torch.zeros(lead),
-        is_first=torch.zeros(lead, dtype=torch.bool),
-        terminated=torch.zeros(lead, dtype=torch.bool),
-        mask=torch.ones(lead, dtype=torch.bool),
-        memo={k: torch.zeros(*lead, *v.shape[1:]) for k, v in kept.items()},
-    )
-    return tree.to(rows, device)
 
 
 def _time(work: Callable[[], Any], repeats: int = 2) -> float:

@@ -23,8 +23,8 @@ from oneiro.training.checkpoint import Checkpoints
 from oneiro.training.fit import Fit, Fitter
 from oneiro.training.guard import Guard
 from oneiro.training.log import MetricsLog
-from oneiro.training.parallel import Ranks
 from oneiro.training.needs import check_machine
+from oneiro.training.parallel import Ranks
 from oneiro.training.progress import Progress
 from oneiro.training.recipe import Recipe
 from oneiro.training.run_folder import RunFolder
