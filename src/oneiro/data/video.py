@@ -198,7 +198,7 @@ def _actions(path: Path, values: np.ndarray, codec: ActionCodec) -> np.ndarray:
             f"{path}: an action has the shape {values.shape[1:]}, {codec.dim} numbers are wanted"
             + (f" or one integer for each of the groups {codec.groups}" if codec.is_discrete else "")
         )
-    outside = (values < 0) | (values >= np.array(codec.groups if wanted else codec.groups[0]))
+    outside = (values < 0) | (values >= np.array(codec.groups if wanted else codec.groups[:1]))
     if outside.any():
         row = int(np.argwhere(outside)[0][0])
         raise OneiroError(f"{path}: the action {values[row]} of frame {row} is none of {codec.groups}")
@@ -225,8 +225,12 @@ def export_video(store: EpisodeReader, folder: Path, fps: float) -> list[Path]:
                 picture = np.ascontiguousarray(frame.transpose(1, 2, 0))
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())
-        columns = {"action": episode.action, "reward": episode.reward, "terminated": episode.terminated}
-        np.savez_compressed(path.with_suffix(".npz"), **columns)
+        np.savez_compressed(
+            path.with_suffix(".npz"),
+            action=episode.action,
+            reward=episode.reward,
+            terminated=episode.terminated,
+        )
         paths.append(path)
     return paths
 

@@ -84,7 +84,9 @@ def meanings(config: EnvConfig, count: int) -> tuple[str, ...]:
 
 def _named(names: Sequence[str]) -> KeyMap:
     """Arrows for directions, space for the main action, other words get letters of their own."""
-    bindings, rest, idle = [], [], None
+    bindings: list[Binding] = []
+    rest: list[int] = []
+    idle = None
     for i, name in enumerate(names):
         plain = name.lower().replace("_", " ")
         if plain in ("noop", "none", "no-op"):
