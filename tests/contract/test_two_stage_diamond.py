@@ -54,7 +54,9 @@ def test_the_second_stage_is_guided_by_the_first() -> None:
     state = world.absorb(world.start(2), batch)
     found = []
     for level in (0, 255):
-        world.denoiser.sample = lambda *_, level=level: torch.full((2, 3, 4, 6), level, dtype=torch.uint8)  # type: ignore[method-assign]
+        world.denoiser.sample = lambda *_, level=level, **__: torch.full(
+            (2, 3, 4, 6), level, dtype=torch.uint8
+        )  # type: ignore[method-assign]
         torch.manual_seed(0)
         found.append(world.step(tree.clone(state), batch.action[:, 0]).state)  # type: ignore[index]
     assert (found[0]["full"].int() - found[1]["full"].int()).abs().float().mean() > 1
