@@ -48,7 +48,7 @@ class Trial:
 
 def oneiro(words: Sequence[str], *, threads: int = 0) -> None:
     """`oneiro WORDS`; CalledProcessError if it fails. `threads` > 0 limits the threads of its operations."""
-    _wait(_start(words, threads))
+    wait(start(words, threads))
 
 
 def measured(words: Sequence[str], file: Path, *, threads: int = 0, every: float = 2.0) -> None:
@@ -57,7 +57,7 @@ def measured(words: Sequence[str], file: Path, *, threads: int = 0, every: float
     Memory is the proportional set size where the system tells it, so pages that workers share count once.
     """
     began, peak, stop = time.monotonic(), [0.0], threading.Event()
-    process = _start(words, threads)
+    process = start(words, threads)
 
     def watch() -> None:
         while not stop.wait(every):
@@ -66,7 +66,7 @@ def measured(words: Sequence[str], file: Path, *, threads: int = 0, every: float
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        _wait(process)
+        wait(process)
     finally:
         stop.set()
         watcher.join()
@@ -131,7 +131,8 @@ def write(name: str, record: dict[str, Any], lines: Sequence[str]) -> None:
 _running: set[subprocess.Popen] = set()
 
 
-def _start(words: Sequence[str], threads: int) -> subprocess.Popen:
+def start(words: Sequence[str], threads: int = 0) -> subprocess.Popen:
+    """Begin `oneiro WORDS`; see `oneiro`."""
     print("oneiro", shlex.join(words), flush=True)
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     process = subprocess.Popen(_python(words), env=environment)
@@ -139,7 +140,8 @@ def _start(words: Sequence[str], threads: int) -> subprocess.Popen:
     return process
 
 
-def _wait(process: subprocess.Popen) -> None:
+def wait(process: subprocess.Popen) -> None:
+    """Until it has ended; it ends too if this is interrupted. CalledProcessError if it failed."""
     try:
         code = process.wait()
     except BaseException:

@@ -44,6 +44,7 @@ def learning_curves(
     *,
     marks: Mapping[str, Mapping[str, float]] | None = None,
     y_name: str = "score of training episodes",
+    x_name: str = "frames of the game",
 ) -> str:
     """One panel a task: {task: {system: band}}; `marks`: {task: {name: score}} as dashed lines (random, published)."""
     systems = list(dict.fromkeys(name for panel in panels.values() for name in panel))
@@ -59,7 +60,7 @@ def learning_curves(
                 ax.axhline(
                     score, color="#858993", linestyle=("--", ":", "-.")[i % 3], linewidth=1.2, label=name
                 )
-            ax.set(title=task, xlabel="frames of the game", ylabel=y_name)
+            ax.set(title=task, xlabel=x_name, ylabel=y_name)
             ax.xaxis.set_major_formatter(_short)
             ax.legend()
 
