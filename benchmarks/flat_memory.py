@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence import GIB, RESULTS, Trial, facts, memory, start, wait, write
 
+from evidence import GIB, RESULTS, Trial, facts, memory, start, wait, write
 from oneiro.evaluation.figures import learning_curves
 from oneiro.evaluation.learning_curve import Band
 from oneiro.training.log import read_metrics
