@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from oneiro.nets.packed import Product, packed, plain
+
 FORGET_BIAS = 1.0
 _CHUNK = 32  # steps whose gate gradients wait for one matmul
 
@@ -46,22 +48,26 @@ class LSTM(nn.Module):
         """One step: the next (h, c)."""
         both = torch.cat([x, h], -1)
         if not torch.is_grad_enabled():
-            return lstm_step(self.step_weights(), both, c)
+            return lstm_step(plain(*self._step_weights()), both, c)
         dtype = self._dtype(x)
         gates = torch.addmm(self.bias.to(dtype), both.to(dtype), self.kernel.to(dtype))
         i, j, f, o = gates.to(c.dtype).chunk(4, -1)
         c = c * torch.sigmoid(f + FORGET_BIAS) + torch.sigmoid(i) * torch.tanh(j)
         return torch.tanh(c) * torch.sigmoid(o), c
 
-    def step_weights(self) -> tuple[Tensor, Tensor]:
-        """Kernel and bias for `lstm_step`: in the compute dtype, the columns of j doubled, the +1 of f added."""
+    def step_product(self) -> Product:
+        """What `lstm_step` multiplies with, for many steps: [x, h] -> gates in the compute dtype."""
+        return packed(*self._step_weights())
+
+    def _step_weights(self) -> tuple[Tensor, Tensor]:
+        """Weight [4D, I + D] and bias in the compute dtype, the rows of j doubled, the +1 of f added."""
         with torch.no_grad():
             dtype, width = self._dtype(self.kernel), self.hidden_dim
-            kernel, bias = self.kernel.to(dtype, copy=True), self.bias.clone()
-            kernel[:, width : 2 * width] *= 2
+            weight, bias = self.kernel.t().to(dtype, copy=True), self.bias.clone()
+            weight[width : 2 * width] *= 2
             bias[width : 2 * width] *= 2
             bias[2 * width : 3 * width] += FORGET_BIAS
-            return kernel, bias.to(dtype)
+            return weight, bias.to(dtype)
 
     def _dtype(self, x: Tensor) -> torch.dtype:
         return self.compute_dtype if x.dtype == torch.float32 else x.dtype  # float64 in tests
@@ -192,16 +198,15 @@ class _Sequence(torch.autograd.Function):
 
 
 def lstm_step(
-    weights: tuple[Tensor, Tensor], both: Float[Tensor, "b id"], c: Float[Tensor, "b d"]
+    product: Product, both: Float[Tensor, "b id"], c: Float[Tensor, "b d"]
 ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
-    """`LSTM.step` without a graph, from `step_weights` and [x, h].
+    """`LSTM.step` without a graph, from `step_product` and [x, h].
 
     With the columns of j doubled, tanh(j) = 2 sigmoid(2 j) - 1 makes all four gates one sigmoid.
     """
-    kernel, bias = weights
-    i, j, f, o = torch.addmm(bias, both.to(kernel.dtype), kernel).to(c.dtype).sigmoid_().chunk(4, -1)
+    i, j, f, o = product(both).to(c.dtype).sigmoid_().chunk(4, -1)
     c = torch.mul(c, f).addcmul_(i, j, value=2).sub_(i)
-    return o.neg().addcmul_(torch.mul(c, 2).sigmoid_(), o, value=2), c
+    return _tanh_into(torch.empty_like(c), c).mul_(o), c
 
 
 def _tanh_into(out: Tensor, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ pass (`_nll_and_slope`). `mdn_head_nll` includes the linear layer in front, whos
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -23,6 +24,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
+
+from oneiro.nets.packed import Product, packed, plain
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _CHUNK = 2**18  # parameters per chunk: 1 MiB in float32, what a core's own cache holds
@@ -88,8 +91,7 @@ def mdn_sample(
 class SamplingHead:
     """The linear layer in front of a mixture, as `mdn_head_sample` multiplies with it."""
 
-    weight: Tensor  # [3K Z, D] in the compute dtype; rows reordered to planes
-    bias: Tensor  # [3K Z]
+    product: Product  # h [B, D] -> [B, 3K Z] in the compute dtype, columns in the order of planes
     front_weight: Tensor  # [front, D], of the columns in front of the mixtures
     front_bias: Tensor  # [front]
     num_mixtures: int
@@ -98,12 +100,31 @@ class SamplingHead:
     def of(
         cls, weight: Tensor, bias: Tensor, z_dim: int, num_mixtures: int, compute_dtype: torch.dtype
     ) -> "SamplingHead":
-        """From the layer's weight [front + Z 3K, D] and bias."""
+        """From the layer's weight [front + Z 3K, D] and bias; for one step."""
+        return cls._make(plain, weight, bias, z_dim, num_mixtures, compute_dtype)
+
+    @classmethod
+    def for_many(
+        cls, weight: Tensor, bias: Tensor, z_dim: int, num_mixtures: int, compute_dtype: torch.dtype
+    ) -> "SamplingHead":
+        """The same for many steps, with the weight packed."""
+        return cls._make(packed, weight, bias, z_dim, num_mixtures, compute_dtype)
+
+    @classmethod
+    def _make(
+        cls,
+        product: Callable[[Tensor, Tensor], Product],
+        weight: Tensor,
+        bias: Tensor,
+        z_dim: int,
+        num_mixtures: int,
+        compute_dtype: torch.dtype,
+    ) -> "SamplingHead":
         front = weight.shape[0] - z_dim * 3 * num_mixtures
         dtype = compute_dtype if weight.dtype == torch.float32 else weight.dtype
+        planes = rearrange(weight[front:], "(z q) d -> (q z) d", z=z_dim).to(dtype)
         return cls(
-            weight=rearrange(weight[front:], "(z q) d -> (q z) d", z=z_dim).to(dtype),
-            bias=rearrange(bias[front:], "(z q) -> (q z)", z=z_dim).to(dtype),
+            product=product(planes, rearrange(bias[front:], "(z q) -> (q z)", z=z_dim).to(dtype)),
             front_weight=weight[:front],
             front_bias=bias[:front],
             num_mixtures=num_mixtures,
@@ -119,7 +140,7 @@ def mdn_head_sample(
 ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b front"]]:
     """`mdn_sample` of a linear layer's output, and the columns in front; the twin of `mdn_head_nll`."""
     shared = F.linear(h, head.front_weight, head.front_bias)
-    planes = F.linear(h.to(head.weight.dtype), head.weight, head.bias)
+    planes = head.product(h)
     planes = planes.view(len(h), 3, head.num_mixtures, -1)
     return _sample_planes(planes, temperature, uniform, normal), shared
 

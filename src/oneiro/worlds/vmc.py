@@ -24,7 +24,7 @@ Options that depart from the paper are fields of the config, with the paper's va
 Not implemented: layer norm and recurrent dropout in the LSTM (off in the code).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,14 +129,15 @@ class VMC(WorldModel):
     def stepper(self) -> Step:
         """`step` with M's weights in the compute dtype and in the order in which they are used."""
         weights = Prepared(
-            lambda: (self.memory.lstm.step_weights(), self._sampling_head()), self.memory.parameters()
+            lambda: (self.memory.lstm.step_product(), self._sampling_head(SamplingHead.for_many)),
+            self.memory.parameters(),
         )
 
         @torch.no_grad()
         def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
-            lstm, head = weights.get()
+            product, head = weights.get()
             both = torch.cat([self._input(state, action), state["h"]], -1)
-            return self._predict(state, *lstm_step(lstm, both, state["c"]), temperature, head)
+            return self._predict(state, *lstm_step(product, both, state["c"]), temperature, head)
 
         return step
 
@@ -155,10 +156,10 @@ class VMC(WorldModel):
         following = {**state, "z": z, "h": h, "c": c, "is_first": torch.zeros_like(state["is_first"])}
         return Prediction(following, reward, self._cont(front[:, 0]) if self.config.predicts_end else None)
 
-    def _sampling_head(self) -> SamplingHead:
+    def _sampling_head(self, form: Callable[..., SamplingHead] = SamplingHead.of) -> SamplingHead:
         layer, config = self.memory.head, self.config
         dtype = self.memory.lstm.compute_dtype
-        return SamplingHead.of(layer.weight, layer.bias, config.z_dim, config.num_mixtures, dtype)
+        return form(layer.weight, layer.bias, config.z_dim, config.num_mixtures, dtype)
 
     def feature(self, state: State) -> Tensor:
         """What C reads, in the order of the official controllers."""
