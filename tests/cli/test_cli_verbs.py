@@ -76,7 +76,9 @@ def test_list_and_switches():
     known = oneiro("list", "--json").json
     assert known["vmc-takecover"]["sizes"][0] == "paper"
     assert oneiro("list", "--json", "True").json == known == oneiro("list", "--json=True").json
-    assert "vmc-carracing" in oneiro("list", "--json", "False").out
+    table = oneiro("list", "--json", "False").out
+    assert "vmc-carracing" in table
+    assert "[z, h]" in table  # not taken for markup
 
 
 @pytest.mark.usefixtures("no_vizdoom")

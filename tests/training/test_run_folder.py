@@ -17,7 +17,20 @@ RECIPE = {"world": {"z_dim": 32, "kl": float("inf")}, "stages": [{"n": 1}, {"n":
 
 
 def begin(path: Path) -> None:
-    RunFolder.open(path, RECIPE, "oneiro train x").close()
+    with RunFolder.open(path, RECIPE, "oneiro train x") as run:
+        run.metrics.write_text("{}\n")
+
+
+def test_a_run_that_failed_before_its_first_event_can_be_mended(tmp_path):
+    other = {**RECIPE, "world": {"z_dim": 64}}
+    RunFolder.open(tmp_path, RECIPE, "oneiro train x --env.id Wrong-v0").close()
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "replay").mkdir()
+    with RunFolder.open(tmp_path, other, "oneiro train x --env.id Right-v0") as run:
+        assert run.recipe == other
+        (tmp_path / "replay" / "rows").write_bytes(b"0")
+    with pytest.raises(OneiroError, match="of another recipe"):
+        RunFolder.open(tmp_path, RECIPE, "oneiro train x")
 
 
 def test_diff_names_leaves():
@@ -170,8 +183,8 @@ def test_second_process_is_refused_until_the_first_is_killed(tmp_path, alone):
 
 def test_a_field_that_a_newer_version_added_may_have_its_default(tmp_path: Path):
     old, new = {"world": {"z_dim": 8}}, {"world": {"z_dim": 8, "bias": 0.5}}
-    with RunFolder.open(tmp_path / "run", old, "then"):
-        pass
+    with RunFolder.open(tmp_path / "run", old, "then") as run:
+        run.metrics.write_text("{}\n")
     with pytest.raises(OneiroError, match=r"world\.bias"):
         RunFolder.open(tmp_path / "run", new, "now", defaults={"world": {"z_dim": 8, "bias": 0.0}})
     with RunFolder.open(tmp_path / "run", new, "now", defaults=new) as folder:

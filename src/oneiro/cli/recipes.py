@@ -24,11 +24,12 @@ def list_command(arguments: Sequence[str]) -> None:
         print(json.dumps({name: {"about": e.about, "sizes": e.sizes} for name, e in known.items()}))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("recipe", "sizes", "what it is")
     for name, entry in known.items():
-        table.add_row(name, ", ".join(entry.sizes), entry.about)
+        table.add_row(name, ", ".join(entry.sizes), escape(entry.about))
     Console().print(table)
     print("oneiro show RECIPE tells what it would take; oneiro train RECIPE starts it.")
 

@@ -105,7 +105,8 @@ class RunFolder:
 
         `free` are dotted names (or their beginnings) that may differ from the recipe that began the run, for
         example "log"; recipe.json then takes the new values. A field that did not exist when the run began
-        may be there now if it has its value of `defaults`.
+        may be there now if it has its value of `defaults`. A folder whose run failed before it had done anything
+        (a wrong name of an environment, say) takes any recipe.
         """
         path, recipe = Path(path), plain(recipe)
         _require_folder(path)
@@ -115,7 +116,8 @@ class RunFolder:
         try:
             write_json(path / ".owner.json", {"pid": os.getpid(), **_launch(command)})
             content = _read_recipe(path) or {"format": FORMAT, "id": secrets.token_hex(4), "launches": []}
-            _require_same(path, content.get("recipe", recipe), recipe, free, defaults or {})
+            if _has_begun(path):
+                _require_same(path, content.get("recipe", recipe), recipe, free, defaults or {})
             content["recipe"] = recipe
             content["launches"] = [*content["launches"], _launch(command)][-_LAUNCHES_KEPT:]
             write_json(path / "recipe.json", content)
@@ -167,6 +169,16 @@ def _require_folder(path: Path) -> None:
                 f"{path} is not a run folder: it has no recipe.json but holds {', '.join(found[:3])}"
                 f"{' ...' if len(found) > 3 else ''}. Name a new or empty folder with --run."
             )
+
+
+def _has_begun(path: Path) -> bool:
+    """There is an event, a checkpoint or a row that a run of another recipe could spoil."""
+    return any(
+        file.stat().st_size > 0
+        for name in ("metrics.jsonl", "checkpoint", "replay", "scores")
+        for file in (path / name, *(path / name).rglob("*"))
+        if file.is_file()
+    )
 
 
 def _is_ours(name: str) -> bool:
