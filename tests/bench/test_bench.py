@@ -68,7 +68,7 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch):
     facts = examine(peak=False)
     json.dumps(facts)
     assert "pip install 'oneiro[doom]'" in facts["extras"]["doom"]
-    assert facts["packages"]["torch"] == torch.__version__
+    assert facts["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     monkeypatch.setattr("oneiro.envs.libraries._loads", lambda file: False)
     assert "libqt5core5a" in examine(peak=False)["libraries"]["Qt5"]
 
