@@ -23,6 +23,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from oneiro.errors import OneiroError
+from oneiro.nets import pooling
 from oneiro.nets.layers import BlockLinear, Linear, RMSNorm, init_dreamer
 from oneiro.runtime import memory_format
 
@@ -66,8 +67,10 @@ class Conv(nn.Module):
 
     def pooled(self, x: Tensor) -> Tensor:
         """Convolution and 2x2 maximum, [N, C, H, W] -> [N, H/2, W/2, O]."""
+        if x.shape[1] <= pooling.FEW_COLOURS and len(x) >= pooling.MANY_PICTURES and x.device.type == "cpu":
+            return pooling.patch_conv_max(pack(x), self.weight, self.bias)
         y = F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=KERNEL // 2)
-        return rearrange(F.max_pool2d(y, 2), "n c h w -> n h w c")
+        return pooling.max_pool(rearrange(y, "n c h w -> n h w c"))
 
     def upsampled(self, x: Tensor) -> Tensor:
         """Convolution of `x` [N, C, h, w] enlarged twofold (nearest), as [N, h, w, 2, 2, O]: pixel (2i+p, 2j+q) at
