@@ -54,8 +54,8 @@ def max_of_columns(x: Tensor) -> Tensor:
 def patch_conv_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`max_pool` of a 5x5 convolution that keeps the size: patches [N, H, W, 2, 2, C] -> [N, H, W, O].
 
-    Pixel (p, q) of a patch sees pixel (r, s) of the patch (a, b) - 1 further under entry (2a - 2 + r - p + 2, ..) of the
-    5x5 kernel, if there is one: 36 instead of 25 multiplications for each pair, but of whole vectors.
+    Pixel p of a patch sees pixel r of the patch a - 1 further on under entry 2a + r - p of the kernel, along each axis.
+    These are 36 instead of 25 multiplications for each pair, but of whole vectors.
     """
     taps = weight.new_tensor(_TAPS)
     kernels = torch.einsum("park,qbsl,ockl->pqorscab", taps, taps, weight).flatten(3, 5).flatten(1, 2)

@@ -290,9 +290,7 @@ class DreamerV3(WorldModel):
         is_image = name in self.decoder.modalities.images
         return known.get(name, config.image_weight if is_image else config.vector_weight)
 
-    def _posterior(
-        self, batch: TimeStep, state: State, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _posterior(self, batch: TimeStep, state: State, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """(deter [B, T, D], stoch [B, T, S, C], posterior probabilities) of rows [B, T] that follow `state`.
 
         `dtype` is that of the recurrent part.
