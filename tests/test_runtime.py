@@ -100,3 +100,18 @@ def test_seed_everything():
     first = torch.rand(4)
     runtime.seed_everything(3)
     assert torch.equal(first, torch.rand(4))
+
+
+def test_few_rows_are_multiplied_in_float32_and_the_setting_comes_back():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.no_grad(), runtime.few_rows(runtime.FEW_ROWS, torch.bfloat16) as dtype:
+            assert (dtype, torch.get_float32_matmul_precision()) == (torch.float32, "highest")
+        assert torch.get_float32_matmul_precision() == "medium"
+        with torch.no_grad(), runtime.few_rows(runtime.FEW_ROWS + 1, torch.bfloat16) as dtype:
+            assert (dtype, torch.get_float32_matmul_precision()) == (torch.bfloat16, "medium")
+        with torch.enable_grad(), runtime.few_rows(1, torch.bfloat16) as dtype:
+            assert dtype == torch.bfloat16
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -27,7 +27,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from oneiro import noise, tree
+from oneiro import noise, runtime, tree
 from oneiro.behaviour import Behaviour
 from oneiro.dreaming import dream
 from oneiro.nets.layers import MLP
@@ -164,7 +164,8 @@ class ActorCritic(Behaviour):
         The policy sees the state without its graph. `aux["raw"]` is the sample in the policy's own units.
         """
         view = self.view(world, state)
-        policy = self.policy(view)
+        with runtime.few_rows(len(view), self.dtype) as dtype:
+            policy = self.actor(view.detach().to(dtype))
         raw = policy.sample(self._noise(memory, len(view))) if explore else policy.mode()
         if "dice" in memory:
             following = {"dice": memory["dice"][:, 1:]}
@@ -233,6 +234,7 @@ class ActorCritic(Behaviour):
         config = self.config
         count = mask.float()[:, None] / (mask.sum().clamp(min=1) * config.horizon)
         views = dreamed.view.detach().to(self.dtype)
+        acted = views[:, :-1].contiguous()  # a slice would be multiplied dream by dream
         with torch.set_grad_enabled("critic" in parts and torch.is_grad_enabled()):
             log_p = self.critic(views).log_softmax(-1)
         if config.gradient == "dynamics":  # the return is differentiated, the critic's weights are not
@@ -246,14 +248,14 @@ class ActorCritic(Behaviour):
         if "actor" in parts:
             if self.training:
                 self.scale.update(returns)
-            policy, scale = self.policy(views[:, :-1]), self.scale()
+            policy, scale = self.policy(acted), self.scale()
             gain, entropy = (returns - value[:, :-1]) / scale, policy.entropy()
             if config.gradient == "reinforce":
                 gain = gain.detach() * policy.log_prob(dreamed.aux["raw"].detach())
             by_part["actor"] = -(weight * (gain + config.entropy * entropy)).sum()
             metrics |= {"actor/entropy": (entropy * count).sum(), "dream/return_scale": scale}
         if "critic" in parts:
-            by_part["critic"] = (weight * self._value_loss(log_p[:, :-1], returns, views[:, :-1])).sum()
+            by_part["critic"] = (weight * self._value_loss(log_p[:, :-1], returns, acted)).sum()
         metrics["dream/reward"] = (dreamed.reward[:, 1:] * count).sum()
         metrics["dream/return"] = (returns * count).sum()
         metrics["critic/value"] = (value[:, :-1] * count).sum()
@@ -277,7 +279,7 @@ class ActorCritic(Behaviour):
             lam=config.lam,
             is_last=is_last,
         )
-        feature = feature[:, :-1].to(self.dtype)
+        feature = feature[:, :-1].to(self.dtype).contiguous()
         loss = self._value_loss(self.critic(feature).log_softmax(-1), returns, feature)
         return (loss * (mask & ~is_last[:, :-1])).sum() / mask.sum().clamp(min=1)
 

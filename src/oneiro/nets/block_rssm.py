@@ -34,7 +34,7 @@ class Cell(NamedTuple):
     block_h: Tensor  # [G, D/G, D/G], input first: a block's own slice of h
     block_x: Tensor  # [D, 2d]: from deter and stoch to all blocks
     block_a: tuple[Tensor, Tensor]  # [D, d] and bias: from the action to all blocks
-    gates: tuple[Tensor, Tensor]  # [G, D/G, 3D/G] and [G, 1, 3D/G]
+    gates: tuple[Tensor, Tensor]  # [G, D/G, 3D/G] and, in float32, [G, 1, 3D/G]
     seen_h: Tensor  # [d, D]: the posterior's first layer, from h
     seen_tokens: tuple[Tensor, Tensor]  # and from the tokens
     seen_out: tuple[Tensor, Tensor]
@@ -89,7 +89,7 @@ class BlockRSSM(RSSM):
             (a.flatten(0, 1), self.hidden.bias.to(dtype)),
             (
                 self.gates.weight.to(dtype).transpose(1, 2),
-                rearrange(self.gates.bias.to(dtype), "(g k) -> g 1 k", g=self.blocks),
+                rearrange(self.gates.bias, "(g k) -> g 1 k", g=self.blocks),
             ),
             seen_h,
             (seen_tokens, bias),
@@ -112,7 +112,7 @@ class BlockRSSM(RSSM):
         y = torch.baddbmm(self._split(to_all), self._split(low), cell.block_h)  # [G B D/G]
         y = self.hidden_norm.silu(self._join(y))
         weight, bias = cell.gates
-        gates = torch.bmm(self._split(y), weight).add_(bias).float()
+        gates = torch.bmm(self._split(y), weight) + bias  # float32 from here on
         new = _Gates.apply(gates, self._split(h))
         assert isinstance(new, Tensor)
         return self._join(new)
@@ -150,7 +150,7 @@ class _Gates(torch.autograd.Function):
         reset, cand, update = gates.chunk(3, -1)
         reset = torch.sigmoid(reset)
         # tanh(x) = 2 sigmoid(2 x) - 1: the CPU's tanh takes four times as long.
-        new = torch.mul(reset, cand).mul_(2).sigmoid_().mul_(2).sub_(1)
+        new = torch.rsub(torch.mul(reset, cand).mul_(2).sigmoid_(), -1, alpha=-2)
         update = (update - 1).sigmoid_()
         ctx.save_for_backward(reset, cand, new, update, old)
         return torch.lerp(old, new, update)

@@ -23,6 +23,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from oneiro.errors import OneiroError
+from oneiro.nets import pooling
 from oneiro.nets.layers import BlockLinear, Linear, RMSNorm, init_dreamer
 from oneiro.runtime import memory_format
 
@@ -65,18 +66,19 @@ class Conv(nn.Module):
         nn.init.zeros_(self.bias)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """Convolution and 2x2 maximum, [N, C, H, W] -> [N, H/2, W/2, O]; the bias can wait until after the maximum."""
-        y = F.conv2d(x, self.weight.to(x.dtype), padding=KERNEL // 2)
-        return rearrange(F.max_pool2d(y, 2), "n c h w -> n h w c") + self.bias.to(x.dtype)
+        """Convolution and 2x2 maximum, [N, C, H, W] -> [N, H/2, W/2, O]."""
+        if x.shape[1] <= pooling.FEW_COLOURS and len(x) >= pooling.MANY_PICTURES and x.device.type == "cpu":
+            return pooling.patch_conv_max(pack(x), self.weight, self.bias)
+        y = F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=KERNEL // 2)
+        return pooling.max_pool(rearrange(y, "n c h w -> n h w c"))
 
     def upsampled(self, x: Tensor) -> Tensor:
         """Convolution of `x` [N, C, h, w] enlarged twofold (nearest), as [N, h, w, 2, 2, O]: pixel (2i+p, 2j+q) at
         [i, j, p, q].
         """
         kernel = torch.einsum("pak,qbl,oikl->pqoiab", self.taps, self.taps, self.weight)
-        y = F.conv2d(x, kernel.flatten(0, 2).to(x.dtype), padding=1)
-        y = rearrange(y, "n (p q o) h w -> n h w p q o", p=2, q=2)
-        return y + self.bias.to(x.dtype)
+        y = F.conv2d(x, kernel.flatten(0, 2).to(x.dtype), self.bias.to(x.dtype).repeat(4), padding=1)
+        return rearrange(y, "n (p q o) h w -> n h w p q o", p=2, q=2)
 
 
 class ImageEncoder(nn.Module):

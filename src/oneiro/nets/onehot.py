@@ -49,7 +49,7 @@ def pick(
 
 def straight_through(sample: Tensor, probs: Tensor) -> Tensor:
     """The value of `sample`, the gradient of `probs`."""
-    return sample + (probs - probs.detach())
+    return sample + (probs - probs.detach()) if torch.is_grad_enabled() else sample
 
 
 def uniform_of_draw(draw: Tensor, n: int) -> Tensor:

@@ -59,7 +59,7 @@ class TwoHot(nn.Module):
         """`mean` of probabilities [.., bins]."""
         half = len(self.bins) // 2
         pairs = p[..., half + 1 :] - p[..., :half].flip(-1)
-        mean = (pairs * self.bins[half + 1 :]).sum(-1)
+        mean = torch.matmul(pairs, self.bins[half + 1 :])
         return mean if self.space == "real" else symexp(mean)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oneiro import tree
+from oneiro import runtime, tree
 from oneiro.nets import onehot
 from oneiro.nets.block_rssm import BlockRSSM
 from oneiro.nets.cnn import ImageDecoder, ImageEncoder
@@ -192,7 +192,8 @@ class DreamerV3(WorldModel):
 
     def absorb(self, state: State, batch: TimeStep) -> State:
         """The posterior over all rows at once."""
-        deter, stoch, _ = self._posterior(batch, state)
+        with runtime.few_rows(len(batch.is_first), self.dtype) as dtype:
+            deter, stoch, _ = self._posterior(batch, state, dtype)
         return {**state, "deter": deter[:, -1], "stoch": stoch[:, -1]}
 
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
@@ -256,7 +257,7 @@ class DreamerV3(WorldModel):
             raise ValueError("DreamerV3 needs rewards; this data has none")
         config = self.config
         state = before if before is not None else self.start(len(batch.is_first))
-        deter, stoch, posterior = self._posterior(batch, state)
+        deter, stoch, posterior = self._posterior(batch, state, self.dtype)
         trace = {"deter": deter, "stoch": stoch}
         feature = self.feature(trace).to(self.dtype)
         h, z = feature.split((deter.shape[-1], feature.shape[-1] - deter.shape[-1]), -1)
@@ -289,14 +290,17 @@ class DreamerV3(WorldModel):
         is_image = name in self.decoder.modalities.images
         return known.get(name, config.image_weight if is_image else config.vector_weight)
 
-    def _posterior(self, batch: TimeStep, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        """(deter [B, T, D], stoch [B, T, S, C], posterior probabilities) of rows [B, T] that follow `state`."""
+    def _posterior(self, batch: TimeStep, state: State, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """(deter [B, T, D], stoch [B, T, S, C], posterior probabilities) of rows [B, T] that follow `state`.
+
+        `dtype` is that of the recurrent part.
+        """
         lead = batch.is_first.shape
         obs = {name: x.flatten(0, 1) for name, x in batch.obs.items()}
         tokens = self.encoder(obs, self.dtype).unflatten(0, lead)
         action = self._action(batch.action) * ~batch.is_first[..., None]
         uniform = torch.rand(*lead, self.config.stoch, device=tokens.device)
-        cell = self.dynamics.cell(self.dtype)
+        cell = self.dynamics.cell(dtype)
         return self.dynamics.scan(
             cell, state["deter"], state["stoch"], tokens, action, batch.is_first, batch.mask, uniform
         )
