@@ -31,7 +31,11 @@ _PREFIX = "oneiro_target_"
 
 def loaded_files() -> list[str]:
     """Files that were loaded in this process; `load_file` lets another one unpickle what is defined in them."""
-    return [module.__file__ for name, module in sys.modules.items() if name.startswith(_PREFIX) and module.__file__]
+    return [
+        module.__file__
+        for name, module in sys.modules.items()
+        if name.startswith(_PREFIX) and module.__file__
+    ]
 
 
 def load_file(path: Path) -> ModuleType:

@@ -349,8 +349,8 @@ def _check_ends(rows: Iterable[tuple[Stream, bool]]) -> None:
         if stream.must_begin != is_first:
             before = "has ended" if stream.must_begin else "goes on"
             raise ValueError(
-                f"row {stream.stop} of stream {int(stream.folder.name)} has is_first {is_first}, but the episode before "
-                f"it {before}"
+                f"row {stream.stop} of stream {int(stream.folder.name)} has is_first {is_first}, but the episode "
+                f"before it {before}"
             )
 
 
