@@ -60,7 +60,7 @@ class Cluster(Protocol):
         ...
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Seat:
     """An actor and those who follow it if it dies."""
 
