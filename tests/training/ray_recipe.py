@@ -17,6 +17,7 @@ from oneiro.envs.toy import Counter, ToyConfig
 from oneiro.training.recipe import Recipe, tweak
 
 PAUSE = 0.02  # seconds a step
+STEPS = 5_000
 MARKS = "COUNTER_MARKS"
 
 
@@ -46,4 +47,4 @@ class SlowConfig(ToyConfig):
 def slow(size: Literal["tiny"] = "tiny") -> Recipe:
     """Four counters."""
     recipe = tweak(tally(), {"env": SlowConfig(id="counter", num=4), "checkpoint.minutes": 5.0})
-    return tweak(recipe, {"schedule.online.steps": 5_000, "schedule.online.train_ratio": 0.5})
+    return tweak(recipe, {"schedule.online.steps": STEPS, "schedule.online.train_ratio": 0.5})

@@ -1,19 +1,19 @@
-"""Actors that Ray runs: one is killed, the run is stopped, and goes on without them."""
+"""Actors that Ray runs: one is killed and replaced; a run that is asked to stop leaves nothing behind."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from ray_recipe import MARKS, slow
+from ray_recipe import MARKS, STEPS, slow
 from test_collectors import check_streams, logged
 
-from oneiro.cli.main import main
 from oneiro.data.replay import Replay
 from oneiro.training.checkpoint import Checkpoints
 
@@ -21,63 +21,114 @@ pytest.importorskip("ray")
 RECIPE = f"{Path(__file__).with_name('ray_recipe.py')}:slow"
 
 
-def wait_for(what: Callable[[], bool], job: subprocess.Popen, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert job.poll() is None, job.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+class Job:
+    """`oneiro train` with two actors, in a process group of its own as a shell would start it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.marks = folder / "run", folder / "marks"
+        self.marks.mkdir(exist_ok=True)
+        options = f"--schedule.online.actors.num 2 --schedule.online.actors.turns 5 --run {self.path}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "oneiro.cli", "train", RECIPE, *options.split()],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {MARKS: str(self.marks)},
+            process_group=0,
+        )
+        self.family: list[psutil.Process] = []
+
+    def players(self) -> list[int]:
+        """Processes that have played for a while, so what they lived through first was stored; the newest last."""
+        files = sorted(self.marks.glob("[0-9]*"), key=lambda file: file.stat().st_ctime_ns)
+        return [int(file.name) for file in files if int(file.read_text() or 0) >= 60]
+
+    def wait_for(self, what: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not what():
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        self.family = [
+            *{
+                *self.family,
+                psutil.Process(self.process.pid),
+                *psutil.Process(self.process.pid).children(True),
+            }
+        ]
+
+    def listens_to(self) -> set[str]:
+        """Addresses at which its processes can be reached."""
+        connections = [c for p in self.family if p.is_running() for c in p.net_connections()]
+        found = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+        return {address.removeprefix("::ffff:") for address in found}
+
+    def leave(self) -> str:
+        """What it said, after it and all it started are gone."""
+        said = self.process.communicate(timeout=100)[1]
+        assert not psutil.wait_procs(self.family, timeout=5)[1]
+        return said
 
 
-def test_a_killed_actor_is_replaced_and_the_run_stops_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path, marks = tmp_path / "run", tmp_path / "marks"
-    marks.mkdir()
-    monkeypatch.setenv(MARKS, str(marks))
-    command = [sys.executable, "-m", "oneiro.cli", "train", RECIPE, "--run", str(path)]
-    actors = ["--schedule.online.actors.num", "2", "--schedule.online.actors.turns", "5"]
-    job = subprocess.Popen([*command, *actors], stderr=subprocess.PIPE, text=True)
-    family = []
-
-    def players() -> list[int]:
-        """Processes that have played for a while: what they lived through first was stored."""
-        return [int(file.name) for file in marks.iterdir() if int(file.read_text() or 0) >= 60]
-
+@contextmanager
+def started(folder: Path) -> Iterator[Job]:
+    job = Job(folder)
     try:
-        wait_for(lambda: len(players()) == 2, job)
-        family = psutil.Process(job.pid).children(recursive=True)
-        open_to = {c.laddr.ip for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
-        assert {address.removeprefix("::ffff:") for address in open_to} == {"127.0.0.1"}
-        os.kill(players()[0], signal.SIGKILL)
-        wait_for(lambda: len(players()) == 3, job)
-        family = psutil.Process(job.pid).children(recursive=True)
-        began = time.monotonic()
-        job.send_signal(signal.SIGTERM)
-        said = job.communicate(timeout=60)[1]
+        yield job
     finally:
-        job.kill()
-    assert "stopped and saved" in said
-    assert job.returncode == 128 + signal.SIGTERM
-    assert "is gone and is started again" in said
-    assert time.monotonic() - began < 20
-    assert not psutil.wait_procs(family, timeout=5)[1]
+        job.process.kill()
 
-    replay = Replay(path / "replay", mode="r")
-    spans = replay.spans.tolist()
+
+def test_a_killed_actor_is_replaced(tmp_path: Path):
+    with started(tmp_path) as job:
+        job.wait_for(lambda: len(job.players()) == 2)
+        assert job.listens_to() == {"127.0.0.1"}
+        os.kill(job.players()[0], signal.SIGKILL)
+        job.wait_for(lambda: len(job.players()) == 3)
+        (job.marks / "fast").touch()
+        said = job.leave()
+    assert job.process.returncode == 0, said
+    assert "is gone and is started again" in said
+    replay = Replay(job.path / "replay", mode="r")
     cut = check_streams(replay)
     assert len({stream % 2 for stream, _ in cut}) == 1  # only what the dead one played
-    assert all(0 < row < spans[stream][1] for stream, row in cut)  # and its successor goes on with
-    saved = Checkpoints(path / "checkpoint").load()
+    assert all(0 < row < replay.spans[stream, 1] for stream, row in cut)  # and its successor goes on with
+    assert replay.rows == STEPS
+    last = logged(job.path)[-1]
+    assert last["step"] == STEPS
+    assert last["online/crashed"] == 2
+    least = slow().schedule.online.updates(STEPS, STEPS // 4)
+    assert least < last["online/updates"] <= slow().schedule.online.updates(STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGTERM to the process", "Ctrl-C"])
+def test_a_stopped_run_leaves_nothing_behind_and_goes_on(tmp_path: Path, how: str):
+    with started(tmp_path) as job:
+        job.wait_for(lambda: len(job.players()) == 2)
+        began = time.monotonic()
+        if how == "Ctrl-C":
+            os.killpg(job.process.pid, signal.SIGINT)
+        else:
+            job.process.terminate()
+        said = job.leave()
+    seconds = time.monotonic() - began
+    print(f"{how}: gone after {seconds:.1f} s")
+    assert job.process.returncode == 128 + (signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
+    assert "stopped and saved" in said
+    assert seconds < 20
+    saved = Checkpoints(job.path / "checkpoint").load()
     assert saved is not None
     done = saved.state["done"]
-    assert done["crashed"] == 2
-    assert sum(stop for _, stop in spans) == done["steps"]
+    replay = Replay(job.path / "replay", mode="r")
+    assert replay.rows == done["steps"] > 0
+    assert check_streams(replay) == []
+    stops = list(enumerate(replay.spans[:, 1].tolist()))
 
-    (marks / "fast").touch()
-    assert main([*command[3:], "--quiet"]) == 0
-    replay = Replay(path / "replay", mode="r")
-    assert replay.rows in (5_000, 5_002)  # two rows a turn, then four
-    stopped = [(stream, stop) for stream, (_, stop) in enumerate(spans)]
-    assert set(cut) <= set(check_streams(replay)) <= {*cut, *stopped}
-    assert logged(path)[-1]["online/updates"] == slow().schedule.online.updates(replay.rows, done["since"])
+    (tmp_path / "marks" / "fast").touch()
+    with started(tmp_path) as again:
+        said = again.process.communicate(timeout=200)[1]
+    assert again.process.returncode == 0, said
+    replay = Replay(job.path / "replay", mode="r")
+    assert replay.rows == STEPS
+    assert set(check_streams(replay)) <= set(stops)
+    assert logged(job.path)[-1]["online/updates"] == slow().schedule.online.updates(STEPS, done["since"])

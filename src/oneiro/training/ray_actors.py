@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from oneiro.training.collectors import Gone
 ADDRESS = "RAY_ADDRESS"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's 15 starves actors where learner and actors share the cores
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch: without it every service listens on all interfaces
 }
 
@@ -110,17 +112,26 @@ def _begin(address: str, **options: Any) -> Any:
                 "this process is already connected to Ray; call ray.shutdown() before training with actors"
             )
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address == "local":
-            raise
-        raise OneiroError(
-            f"no Ray cluster answers at {address!r} ({_reason(error)}). Start it with `ray start --head`, or correct "
-            f"actors.address or {ADDRESS}; without both, Ray is started on this machine"
-        ) from error
+    except OneiroError:
+        raise
+    except Exception as error:  # Ray raises plain ones, too
+        raise OneiroError(_no_ray(address, _reason(error))) from error
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return ray
+
+
+def _no_ray(address: str, why: str) -> str:
+    if address == "local":
+        return (
+            f"Ray could not be started on this machine: {why}. What it wrote is in /tmp/ray/session_latest/logs. It "
+            "gives up after 30 s, so on a machine that is very busy try again, or leave out actors.num"
+        )
+    return (
+        f"no Ray cluster answers at {address!r}: {why}. Start it with `ray start --head`, or correct actors.address or "
+        f"{ADDRESS}; without both, Ray is started on this machine"
+    )
 
 
 @contextmanager
@@ -139,6 +150,6 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What Ray says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines) or type(error).__name__
+    """What Ray says, in short: the first and the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(textwrap.shorten(line, 240) for line in dict.fromkeys((lines[0], lines[-1]))).rstrip(".")
