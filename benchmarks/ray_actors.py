@@ -56,9 +56,9 @@ def train(run: Trial) -> float:
 # -- one is killed ---------------------------------------------------------------------------------------------
 
 
-def killed(steps: int) -> dict[str, Any]:
+def killed(steps: int, ratio: float) -> dict[str, Any]:
     """Train with 4 actors, kill one at two fifths of the way, check what is there."""
-    run = trial("killed", *ACTORS, STEPS, str(steps), *SAVES)
+    run = trial("killed", *ACTORS, STEPS, str(steps), RATIO, str(ratio), *SAVES)
     note = run.path / "killed.json"
     if not note.exists():
         killer = threading.Thread(target=kill_one, args=(run.path, steps * 2 // 5, note), daemon=True)
@@ -200,7 +200,8 @@ def page(record: dict[str, Any]) -> list[str]:
     lines = [
         "# Experience actors through Ray",
         "",
-        f"`{record['command']}` at commit {record['commit']}. {record['hardware']}, 2 cores shared with other work, "
+        f"`{record['command']}` at commit {record['commit']}. {record['hardware']}, 2 cores shared with other work "
+        f"(load {record['load']} at the end), "
         f"torch {record['torch']}, Ray {record['ray']}. DreamerV3 `--size smoke`, CartPole, 4 slots, seed 0, "
         "one thread.",
         "",
@@ -220,6 +221,13 @@ def page(record: dict[str, Any]) -> list[str]:
         f"| `online/crashed` | {k['crashed']} |",
         f"| wall time, start of Ray and evaluation included | {k['seconds']:.0f} s |",
         "",
+    ]
+    return lines + (page_of_speed(record["speed"]) if record["speed"] else [])
+
+
+def page_of_speed(parts: list[dict[str, Any]]) -> list[str]:
+    """The second half."""
+    lines = [
         "## Speed",
         "",
         "Environment steps a second from the first update on, by turns; wall time of the whole command.",
@@ -227,7 +235,7 @@ def page(record: dict[str, Any]) -> list[str]:
         "| train ratio | steps | no actors | 4 actors | ratio | wall: no actors | wall: 4 actors |",
         "|---|---|---|---|---|---|---|",
     ]
-    for part in record["speed"]:
+    for part in parts:
         rate, wall = part["steps_per_second"], part["wall_seconds"]
         gain = sum(rate["four"]) / sum(rate["none"])
         cells = [" / ".join(f"{x:g}" for x in rate[n]) for n in ("none", "four")]
@@ -246,16 +254,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=4000, help="of the run in which an actor is killed")
-    parser.add_argument("--turns", type=int, default=2, help="runs of each kind for the speed; 0 = only check")
+    parser.add_argument(
+        "--turns", type=int, default=2, help="runs of each kind for the speed; 0 = only check"
+    )
     wanted = parser.parse_args()
     torch.set_num_threads(1)
     command = " ".join(["python", *sys.argv])
     record = facts("Experience actors through Ray", command) | {"ray": version("ray")}
-    record["killed"] = killed(wanted.steps)
-    print(json.dumps(record["killed"]), flush=True)
-    if wanted.turns:
-        record["speed"] = [speed(wanted.turns, 16.0, 3000), speed(wanted.turns, 1.0, 6000)]
-        write("ray", record, page(record))
+    record["killed"] = killed(wanted.steps, wanted.ratio)
+    record["speed"] = (
+        [speed(wanted.turns, 16.0, 3000), speed(wanted.turns, 1.0, 6000)] if wanted.turns else []
+    )
+    record["load"] = round(os.getloadavg()[2], 1)
+    write("ray", record, page(record))
 
 
 if __name__ == "__main__":
