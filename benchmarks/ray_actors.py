@@ -254,6 +254,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=4000, help="of the run in which an actor is killed")
+    parser.add_argument("--ratio", type=float, default=16.0, help="its train ratio")
     parser.add_argument(
         "--turns", type=int, default=2, help="runs of each kind for the speed; 0 = only check"
     )

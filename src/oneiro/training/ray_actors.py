@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -62,8 +62,14 @@ class RayCluster:
 
     def answered(self, tickets: Sequence[Any], seconds: float) -> Collection[Any]:
         """Those that can be taken."""
-        first, _ = self.ray.wait(list(tickets), num_returns=1, timeout=seconds)
-        return self.ray.wait(list(tickets), num_returns=len(tickets), timeout=0)[0] if first else []
+        try:
+            first, _ = self.ray.wait(list(tickets), num_returns=1, timeout=seconds)
+            return self.ray.wait(list(tickets), num_returns=len(tickets), timeout=0)[0] if first else []
+        except self.ray.exceptions.RayError as error:
+            raise OneiroError(
+                f"Ray does not answer any more: {_reason(error)}. The run is as it was saved last; the same command "
+                "goes on from there"
+            ) from error
 
     def take(self, ticket: Any) -> list[Lived]:
         """The turns; they lie in Ray's store and cannot be written to."""
@@ -79,7 +85,8 @@ class RayCluster:
 
     def end(self, actor: Any) -> None:
         """Kill an actor; its environments' workers notice by themselves."""
-        self.ray.kill(actor)
+        with suppress(self.ray.exceptions.RayError):  # it is gone, or Ray itself is
+            self.ray.kill(actor)
 
 
 @contextmanager
