@@ -23,6 +23,7 @@ from oneiro.training.actors import Actor, Actors, Lived, Parcel, Role
 from oneiro.training.collectors import Gone
 
 ADDRESS = "RAY_ADDRESS"
+ATTEMPTS = 3  # to start Ray here: it gives itself 30 s, which a busy machine may not grant at first
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's 15 starves actors where learner and actors share the cores
@@ -118,7 +119,14 @@ def _begin(address: str, **options: Any) -> Any:
             raise OneiroError(
                 "this process is already connected to Ray; call ray.shutdown() before training with actors"
             )
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        for attempt in range(ATTEMPTS):
+            try:
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+                break
+            except Exception:
+                ray.shutdown()
+                if address != "local" or attempt == ATTEMPTS - 1:
+                    raise
     except OneiroError:
         raise
     except Exception as error:  # Ray raises plain ones, too
@@ -133,7 +141,7 @@ def _no_ray(address: str, why: str) -> str:
     if address == "local":
         return (
             f"Ray could not be started on this machine: {why}. What it wrote is in /tmp/ray/session_latest/logs. It "
-            "gives up after 30 s, so on a machine that is very busy try again, or leave out actors.num"
+            "gives up after 30 s, three times; wait until the machine is less busy, or leave out actors.num"
         )
     return (
         f"no Ray cluster answers at {address!r}: {why}. Start it with `ray start --head`, or correct actors.address or "
