@@ -24,9 +24,11 @@ from oneiro.training.collectors import Gone
 
 ADDRESS = "RAY_ADDRESS"
 ATTEMPTS = 3  # to start Ray here: it gives itself 30 s, which a busy machine may not grant at first
-QUIET = {
+SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's 15 starves actors where learner and actors share the cores
+    "RAY_prestart_worker_first_driver": "0",  # else the learner waits for processes that nobody asked for
+    "RAY_worker_register_timeout_seconds": "600",  # 60 by default, after which Ray hangs on a busy machine
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch: without it every service listens on all interfaces
 }
 
@@ -98,7 +100,7 @@ def connected(config: Actors) -> Iterator[RayCluster]:
     address = config.address or os.environ.get(ADDRESS, "")
     if address in ("", "local"):
         folders = [os.path.abspath(folder or ".") for folder in sys.path]
-        with _environment(QUIET | {"PYTHONPATH": os.pathsep.join(folders)}):
+        with _environment(SETTINGS | {"PYTHONPATH": os.pathsep.join(folders)}):
             ray = _begin("local", num_cpus=config.num, include_dashboard=False)
     else:
         ray = _begin(address)
