@@ -87,11 +87,12 @@ def kill_one(path: Path, step: int, note: Path) -> None:
     at, victim = steps_of(path), before[1]
     os.kill(victim.pid, signal.SIGKILL)
     began = time.monotonic()
+    seen = {"actors": len(before), "killed_at_step": at, "replaced_after": "the run's end"}
+    note.write_text(json.dumps(seen))
     known = {process.pid for process in before}
     while not any(process.pid not in known for process in actors()):
         time.sleep(0.05)
-    seen = {"actors": len(before), "killed_at_step": at, "replaced_after": round(time.monotonic() - began, 1)}
-    note.write_text(json.dumps(seen))
+    note.write_text(json.dumps({**seen, "replaced_after": f"{time.monotonic() - began:.1f} s"}))
 
 
 def steps_of(path: Path) -> int:
@@ -210,7 +211,7 @@ def page(record: dict[str, Any]) -> list[str]:
         "| | |",
         "|---|---|",
         f"| actors, SIGKILL to one after | {k['actors']}, {k['killed_at_step']:,} steps |",
-        f"| the process of its successor was there after | {k['replaced_after']} s |",
+        f"| the process of its successor was there after | {k['replaced_after']} |",
         f"| steps made | {k['steps']:,} |",
         f"| updates made, updates the train ratio asks for | {k['updates']:,}, {k['updates_expected']:,} |",
         f"| rows stored, in episodes | {k['rows']:,}, {k['episodes']:,} |",
