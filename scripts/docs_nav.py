@@ -13,7 +13,7 @@ ORDER = (
     ("Environments", "environments.md"),
     ("Data", "data.md"),
     ("Training", "training.md"),
-    ("Several GPUs", "distributed.md"),
+    ("Several GPUs and machines", "distributed.md"),
     ("Evaluation", "evaluation.md"),
     ("Speed", "speed.md"),
     ("Dreams as environments", "dreams.md"),

@@ -16,7 +16,7 @@ def load_target(target: str) -> Any:
     where, colon, name = target.rpartition(":")
     if not colon or not where or not name:
         raise OneiroError(f"{target!r} names nothing; write 'file.py:Name' or 'package.module:Name'")
-    module = _from_file(Path(where)) if where.endswith(".py") or "/" in where else _from_package(where)
+    module = load_file(Path(where)) if where.endswith(".py") or "/" in where else _from_package(where)
     found: Any = module
     for part in name.split("."):
         if part not in vars(found):
@@ -26,11 +26,24 @@ def load_target(target: str) -> Any:
     return found
 
 
-def _from_file(path: Path) -> ModuleType:
+_PREFIX = "oneiro_target_"
+
+
+def loaded_files() -> list[str]:
+    """Files that were loaded in this process; `load_file` lets another one unpickle what is defined in them."""
+    return [
+        module.__file__
+        for name, module in sys.modules.items()
+        if name.startswith(_PREFIX) and module.__file__
+    ]
+
+
+def load_file(path: Path) -> ModuleType:
+    """The module in a file, under a name that depends on its absolute path alone; OneiroError if there is none."""
     if not path.is_file():
         raise OneiroError(f"there is no file {path}; paths are relative to {Path.cwd()}")
     path = path.resolve()
-    name = f"oneiro_target_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise OneiroError(f"{path} is not a Python file; its name must end in .py")

@@ -347,3 +347,47 @@ def _row(replay, first):
     }
     none = np.zeros(count, np.bool_)
     return rows, np.full(count, first), none, none
+
+
+def some(replay, slots, ids, first, last):
+    """A row for each of `slots`."""
+    rows = {"action": np.array(slots, np.float32)[:, None], "reward": np.zeros(len(slots), np.float32)}
+    flags = [np.array(x) for x in (first, [False] * len(slots), last)]
+    replay.append(rows, *flags, slots=np.array(slots), ids=np.array(ids))
+
+
+def test_rows_of_some_streams_leave_the_others_as_they_are(tmp_path):
+    replay = Replay(tmp_path, streams=4)
+    some(replay, [0, 2], [4, 6], [True, True], [False, True])
+    some(replay, [1, 3], [5, 7], [True, True], [False, False])
+    some(replay, [0, 2], [4, 8], [False, True], [False, False])
+    assert replay.spans[:, 1].tolist() == [2, 1, 2, 1]
+    assert replay.begun == 9
+    assert [s.segments[s.number(0)].firsts for s in replay.streams] == [
+        [(0, 4)],
+        [(0, 5)],
+        [(0, 6), (1, 8)],
+        [(0, 7)],
+    ]
+    replay.cut_off([3])
+    with pytest.raises(
+        ValueError, match=r"row 1 of stream 3 has is_first False, but the episode before it has ended"
+    ):
+        some(replay, [3], [7], [False], [False])
+    some(replay, [3], [11], [True], [False])
+    episodes = ReplayEpisodes(replay)
+    assert {id: "abandoned" in episodes.info(id) for id in episodes.ids.tolist()} == {6: False, 7: True}
+    assert replay.read(replay.locate(at((2, 0)), 2)).action[0, :, 0].tolist() == [2, 2]
+    replay.close()
+    assert Replay(tmp_path, streams=4).begun == 12
+
+
+def test_a_stream_that_stands_still_does_not_keep_the_others_from_being_dropped(tmp_path):
+    replay = Replay(tmp_path, streams=2, capacity=300)
+    for row in range(3):
+        some(replay, [0, 1], [0, 1], [row == 0] * 2, [False] * 2)
+    for _ in range(497):
+        some(replay, [1], [1], [False], [False])
+    assert replay.rows <= 300 + replay.segment_rows
+    assert replay.spans[0].tolist() == [0, 3]
+    assert replay.spans[1, 1] == 500

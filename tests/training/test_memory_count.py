@@ -12,6 +12,7 @@ from oneiro.errors import OneiroError
 from oneiro.recipes import find
 from oneiro.spaces import ActionCodec, Spaces
 from oneiro.training import needs as needs_module
+from oneiro.training.actors import Actors
 from oneiro.training.memory_count import count_update, with_batch
 from oneiro.training.needs import check_machine, largest_batch, online_stage
 
@@ -69,3 +70,17 @@ def test_a_machine_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyP
         how = pytest.warns if expected is UserWarning else pytest.raises
         with how(expected, match=r"latents of 1,000,000 rows.*--data.capacity"):
             check_machine(*check)
+
+
+def test_experience_actors_take_memory_and_have_workers_of_their_own():
+    recipe = find("dreamerv3-gym").build("smoke")
+    stage, cpu = online_stage(recipe), torch.device("cpu")
+    assert stage is not None
+    recipe = replace(recipe, env=replace(recipe.env, num=8, processes=2))
+    alone, counted = needs_module.needs(recipe, SPACES, stage, cpu, 2**28)
+    together, _ = needs_module.needs(recipe, SPACES, replace(stage, actors=Actors(num=4)), cpu, 2**28)
+    assert alone.actors == 0
+    assert together.actors == 4 * (needs_module._ACTOR + counted.weights) + needs_module._RAY
+    assert together.environments == 4 * alone.environments
+    grown = together.actors + together.environments - alone.environments
+    assert together.ram - alone.ram == grown

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from oneiro.cli.options import command_line, default_run, parse_with_recipe, size_of
 
-FREE = ("values.log", "values.checkpoint", "values.runtime", "values.env.num", "values.env.workers")
+FREE = (
+    *("values.log", "values.checkpoint", "values.runtime", "values.env.num", "values.env.workers"),
+    "values.schedule.online.actors",
+)
 EXAMPLE = "oneiro train vmc-takecover --size demo --seed 1 --schedule.evolve.generations 100"
 
 

@@ -190,31 +190,38 @@ class Replay:
         last: np.ndarray,
         memo: Memo | None = None,
         where: np.ndarray | None = None,
+        *,
+        slots: np.ndarray | None = None,
+        ids: np.ndarray | None = None,
     ) -> None:
         """One row for every stream, or for those of `where` [S] bool; in the others an episode was lost.
 
         `rows` {"obs/image": [S, ...], "action": [S, A], "reward": [S]} in the types of the first call. `last` marks the
         last row of an episode; `terminated` one where it ended for good, or is to be learnt so though it goes on.
         Episodes that begin get the ids `begun`, `begun` + 1, ... in the order of the streams (with a share of N
-        processes every N-th). Durable after `flush`.
+        processes every N-th), or those of `ids` [S]. With `slots` [S] the rows are of these streams, and the others
+        stay as they are. Durable after `flush`.
         """
         self._require_writable()
-        self._files.fit(rows, memo)
-        where = np.ones(len(self.streams), np.bool_) if where is None else where
-        self._check_ends(is_first, where)
-        for index in np.flatnonzero(where).tolist():
-            stream = self.streams[index]
-            end = TERMINAL * bool(terminated[index]) + LAST * bool(last[index])
-            segment = self._growing(stream)
-            segment.add(rows, index, self.begun if is_first[index] else None, end)
+        slots = np.arange(len(self.streams)) if slots is None else slots
+        self._files.fit(rows, memo, len(slots))
+        where = np.ones(len(slots), np.bool_) if where is None else where
+        streams = [self.streams[slot] for slot in slots.tolist()]
+        arrived = np.flatnonzero(where).tolist()
+        _check_ends([(streams[at], bool(is_first[at])) for at in arrived])
+        for at in arrived:
+            stream = streams[at]
+            end = TERMINAL * bool(terminated[at]) + LAST * bool(last[at])
+            id = self.begun if ids is None else int(ids[at])
+            self._growing(stream).add(rows, at, id if is_first[at] else None, end)
             stream.stop += 1
-            stream.must_begin = bool(last[index])
-            self.begun += self.share.count * bool(is_first[index])
+            stream.must_begin = bool(last[at])
+            if is_first[at]:
+                self.begun = max(self.begun, id + self.share.count)
             self.total += self.share.count
-        for index in np.flatnonzero(~where).tolist():
-            self.streams[index].must_begin = True
+        self.cut_off(slots[~where])
         if memo:
-            self._put_newest(memo, where)
+            self._put_newest(memo, [(at, streams[at]) for at in arrived])
         for stream in self.streams:
             newest = stream.last
             if newest is not None and newest.is_growing and newest.rows == newest.room:
@@ -224,6 +231,11 @@ class Replay:
                     newest.seal(*self._files.write(newest), self.columns)
         self._enforce_capacity()
         self.version += 1
+
+    def cut_off(self, slots: Iterable[int]) -> None:
+        """The episodes in these streams were lost: the next row begins another one."""
+        for slot in slots:
+            self.streams[slot].must_begin = True
 
     def put_memo(self, pieces: Pieces, memo: Memo) -> None:
         """Replace the latents of rows: {name: [B, T, ...]}. Rows that were dropped meanwhile are passed over."""
@@ -284,16 +296,6 @@ class Replay:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _check_ends(self, is_first: np.ndarray, where: np.ndarray) -> None:
-        for index in np.flatnonzero(where).tolist():
-            stream = self.streams[index]
-            if stream.must_begin != bool(is_first[index]):
-                before = "has ended" if stream.must_begin else "goes on"
-                raise ValueError(
-                    f"row {stream.stop} of stream {index} has is_first {bool(is_first[index])}, but the episode "
-                    f"before it {before}"
-                )
-
     def _growing(self, stream: Stream) -> Segment:
         """The segment that takes the next row of a stream."""
         segment = stream.segments.get(stream.number(stream.stop))
@@ -310,19 +312,22 @@ class Replay:
 
     def _enforce_capacity(self) -> None:
         rows = self.rows
-        while rows > self.capacity and not self._order[0].is_growing:
-            segment = self._order.popleft()
-            rows -= segment.rows
-            self._files.drop(segment)
+        while rows > self.capacity:
+            oldest = next((segment for segment in self._order if not segment.is_growing), None)
+            if oldest is None:
+                return
+            self._order.remove(oldest)
+            rows -= oldest.rows
+            self._files.drop(oldest)
 
-    def _put_newest(self, memo: Memo, where: np.ndarray) -> None:
-        """Latents of the rows just appended."""
+    def _put_newest(self, memo: Memo, where: Iterable[tuple[int, Stream]]) -> None:
+        """Latents of the rows just appended: (place in `memo`, stream)."""
         records = self._files.require_memo(memo).pack(memo)
-        for index in np.flatnonzero(where).tolist():
-            segment = self.streams[index].last
+        for at, stream in where:
+            segment = stream.last
             assert segment is not None
             with self._lock:
-                segment.put_memo(segment.stop - 1, records[index : index + 1])
+                segment.put_memo(segment.stop - 1, records[at : at + 1])
 
     def _require_writable(self) -> None:
         if self.mode == "r":
@@ -336,6 +341,17 @@ def joined(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "begun": max(state["begun"] for state in states),
         "total": max(state["total"] for state in states),
     }
+
+
+def _check_ends(rows: Iterable[tuple[Stream, bool]]) -> None:
+    """Raise ValueError unless an episode begins (is_first) where the one before it has ended, and only there."""
+    for stream, is_first in rows:
+        if stream.must_begin != is_first:
+            before = "has ended" if stream.must_begin else "goes on"
+            raise ValueError(
+                f"row {stream.stop} of stream {int(stream.folder.name)} has is_first {is_first}, but the episode "
+                f"before it {before}"
+            )
 
 
 def _length(pieces: Pieces) -> int:

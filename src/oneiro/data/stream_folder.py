@@ -63,12 +63,12 @@ class StreamFolder:
         """Bytes of latents beside every row."""
         return self.memo_type.nbytes if self.memo_type else 0
 
-    def fit(self, rows: Mapping[str, np.ndarray], memo: Memo | None) -> None:
-        """Compare with the columns; the first rows and latents decide them, and the size of segments."""
-        count = len(self.streams)
-        if {len(array) for array in rows.values()} != {count}:
+    def fit(self, rows: Mapping[str, np.ndarray], memo: Memo | None, number: int) -> None:
+        """Compare `number` rows with the columns; the first rows and latents decide them, and the size of segments."""
+        if {len(array) for array in rows.values()} != {number}:
             lengths = sorted({len(array) for array in rows.values()})
-            raise ValueError(f"rows come for {lengths} streams, there are {count}")
+            raise ValueError(f"rows come for {lengths} streams, there are {number}")
+        count = len(self.streams)
         if self.columns:
             if rows.keys() != self.columns.keys() or not all(
                 self.columns[name].holds(array) for name, array in rows.items()

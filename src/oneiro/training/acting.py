@@ -1,4 +1,4 @@
-"""`Acting`: the agent in all slots of an environment; rows are stored with their latents as they arrive."""
+"""The agent in all slots of an environment: `Playing` lives through it, `Acting` also stores what arrives."""
 
 from collections.abc import Callable
 
@@ -12,28 +12,28 @@ from oneiro.data.replay import Replay
 from oneiro.data.rollout import Rollout, Turn
 
 
-class Acting:
+class Playing:
     """Turn by turn: `live` takes in a row of every slot, `go_on` acts and lets the environments begin the next turn."""
 
     def __init__(
         self,
         agent: Agent,
         env: gymnasium.vector.VectorEnv,
-        replay: Replay,
         *,
         seed: int,
         device: torch.device,
         overlap: bool,
+        begun: int = 0,
+        stride: int = 1,
     ) -> None:
-        """`seed` of the run: seeds and keys of episodes derive from it. `overlap`: see `Rollout`."""
-        self.agent, self.replay, self.seed, self.device = agent, replay, seed, device
-        stride = replay.share.count
-        self.rollout = Rollout(env, seed=seed, begun=replay.begun, stride=stride, overlap=overlap)
+        """`seed` of the run: seeds and keys of episodes derive from it. `overlap`, `begun`, `stride`: see `Rollout`."""
+        self.agent, self.seed, self.device = agent, seed, device
+        self.rollout = Rollout(env, seed=seed, begun=begun, stride=stride, overlap=overlap)
         self.carry = agent.eval().start(env.num_envs)
         self.rollout.send(None)
 
-    def live(self, meanwhile: Callable[[], None] = lambda: None) -> Turn:
-        """Wait for the turn's rows, observe and store them. See `Rollout.receive` for `meanwhile`."""
+    def live(self, meanwhile: Callable[[], None] = lambda: None) -> tuple[Turn, dict[str, Tensor]]:
+        """Wait for the turn's rows and observe them; their latents come too. See `Rollout.receive` for `meanwhile`."""
         turn = self.rollout.receive(meanwhile)
         agent = self.agent.eval()
         self.carry = agent.observe(self.carry, turn.step(self.device))
@@ -41,11 +41,7 @@ class Acting:
         if begun and self.carry.memory:
             keys = [episode_seeds(self.seed, int(turn.ids[i]))[1] for i in begun]
             self.carry = seat(self.carry, begun, agent.behaviour.memory(len(begun)), keys)
-        self.replay.append(
-            turn.columns(), turn.is_first, turn.terminated, turn.last, self._memo() or None, turn.arrived
-        )
-        assert self.replay.begun == self.rollout.begun, "the ids of episodes are out of step"
-        return turn
+        return turn, self._memo()
 
     def go_on(self) -> None:
         """Act on the rows that `live` took in."""
@@ -60,3 +56,46 @@ class Acting:
     def _memo(self) -> dict[str, Tensor]:
         """Latents of the rows; none if the behaviour is blind and the world has seen nothing."""
         return self.agent.world.memo(self.carry.state) if self.carry.state else {}
+
+
+class Acting:
+    """Plays here, in step with the updates: a row of every stream a turn."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        env: gymnasium.vector.VectorEnv,
+        replay: Replay,
+        *,
+        seed: int,
+        device: torch.device,
+        overlap: bool,
+    ) -> None:
+        """See `Playing`; the ids of episodes go on where those of `replay` end."""
+        self.replay = replay
+        self.playing = Playing(
+            agent,
+            env,
+            seed=seed,
+            device=device,
+            overlap=overlap,
+            begun=replay.begun,
+            stride=replay.share.count,
+        )
+
+    def live(self, meanwhile: Callable[[], None] = lambda: None) -> Turn:
+        """Wait for the turn's rows, observe and store them. See `Rollout.receive` for `meanwhile`."""
+        turn, memo = self.playing.live(meanwhile)
+        self.replay.append(
+            turn.columns(), turn.is_first, turn.terminated, turn.last, memo or None, turn.arrived
+        )
+        assert self.replay.begun == self.playing.rollout.begun, "the ids of episodes are out of step"
+        return turn
+
+    def go_on(self) -> None:
+        """Act on the rows that `live` took in."""
+        self.playing.go_on()
+
+    def close(self) -> None:
+        """Wait for the environments."""
+        self.playing.close()

@@ -1,6 +1,7 @@
 """What an online recipe needs of a machine: RAM, GPU memory, disk; and what of it does not fit.
 
 RAM      this process now + update (counted, on the CPU) + replay + batches in flight + environment workers
+         + experience actors, if Ray is started on this machine for them
 GPU      update (counted) + what CUDA itself takes
 disk     rows x (rows of the environment + latents)
 """
@@ -25,6 +26,8 @@ from oneiro.training.schedule import stages
 
 GIB = 1 << 30
 _WORKER = 40 << 20  # an environment's worker process, as measured with MiniGrid
+_ACTOR = 200 << 20  # an experience actor without its agent and environments, as measured
+_RAY = 320 << 20  # Ray's own processes, as measured with 4 actors
 _CUDA = 1 << 29  # the CUDA context: a margin, not measured
 _BATCHES = 3  # in flight: in use, read ahead, latents on their way back
 _SMALL = 2e8  # parameters x rows of an update below which its memory is not worth a count (under half a GiB)
@@ -39,6 +42,7 @@ class Needs:
     replay: int  # segments and blocks in RAM
     batches: int  # rows on their way
     environments: int  # worker processes
+    actors: int  # processes that play, and Ray's own
     gpu: int  # 0 without a GPU
     row: int  # a row on the disk at worst, that is not compressed; latents included
     memo: int  # of which latents, which are never compressed
@@ -47,7 +51,7 @@ class Needs:
     @property
     def ram(self) -> int:
         """Bytes of RAM, all processes together."""
-        return self.process + self.update + self.replay + self.batches + self.environments
+        return sum(self.ram_bytes.values())
 
     @property
     def ram_bytes(self) -> dict[str, int]:
@@ -55,7 +59,7 @@ class Needs:
         return {
             k: v
             for k, v in asdict(self).items()
-            if k in ("process", "update", "replay", "batches", "environments")
+            if k in ("process", "update", "replay", "batches", "environments", "actors")
         }
 
 
@@ -81,7 +85,8 @@ def needs(
         update=0 if is_cuda else held,
         replay=min(int(recipe.data.ram * GIB), rows * (raw + counted.memo)),
         batches=_BATCHES * stage.batch.size * (stage.batch.length + 1) * (raw + counted.memo),
-        environments=_workers(recipe.env) * _WORKER,
+        environments=_workers(recipe.env, stage.actors.num) * _WORKER,
+        actors=_actors(stage, counted.weights),
         gpu=held + _CUDA if is_cuda else 0,
         row=raw + counted.memo,
         memo=counted.memo,
@@ -89,10 +94,16 @@ def needs(
     ), counted
 
 
-def _workers(env: Any) -> int:
+def _workers(env: Any, actors: int) -> int:
     if getattr(env, "workers", "sync") != "async":
         return 0
-    return min(env.num, env.processes or psutil.cpu_count() or 1)
+    players = actors or 1
+    return players * min(env.num // players, env.processes or psutil.cpu_count() or 1)
+
+
+def _actors(stage: Online, weights: int) -> int:
+    """As if all of them were here, also where a cluster takes some of them."""
+    return stage.actors.num * (_ACTOR + weights) + bool(stage.actors.num) * _RAY
 
 
 def memory_of(device: torch.device) -> tuple[str, int]:

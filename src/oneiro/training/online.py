@@ -7,17 +7,20 @@
 The actions of a turn are chosen before its updates, so the environments can move while the networks learn, and the
 result does not depend on which is faster.
 
+With `actors` the rows are lived through in other processes, which are ahead of the updates by a bounded number of
+turns; the train ratio counts the rows that were stored (`collectors`).
+
 Several processes (`Ranks`) go through it in step. Each has its part of the slots, of the streams and of every batch;
 steps, updates and the train ratio are those of all together.
 """
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import gymnasium
 import torch
 from torch import Tensor
 
@@ -28,7 +31,10 @@ from oneiro.data.replayed import ReplayBatch, Replayed
 from oneiro.data.rollout import Turn
 from oneiro.errors import OneiroError
 from oneiro.training.acting import Acting
+from oneiro.training.actors import Actors, Role
+from oneiro.training.collectors import Collectors, check
 from oneiro.training.fit import Fit
+from oneiro.training.ray_actors import connected
 from oneiro.training.schedule import Stage
 from oneiro.types import Losses
 
@@ -46,6 +52,7 @@ class Online(Stage):
     train_ratio: float = 32.0  # rows trained on per agent step: size x length x updates / steps
     policy: Any = None  # config of a behaviour that acts instead; None = the agent itself, exploring
     overlap: bool = True  # environments in worker processes move while an update runs; the result is the same
+    actors: Actors = field(default_factory=Actors)  # processes that play instead, here or on other machines
     log_every: int = 1000  # agent steps between lines in metrics.jsonl (means over the updates since)
 
     keeps: ClassVar[Literal["episodes", "streams"]] = "streams"
@@ -67,8 +74,9 @@ class Online(Stage):
     def line(self) -> str:
         """See `Stage.line`."""
         parts = " + ".join(a for group in self.fit.groups for a in group.address)
+        actors = f" in {self.actors.num} actors" if self.actors.num else ""
         return (
-            f"{self.steps:,} steps; fit {parts} on {self.batch.size} x {self.batch.length} rows, "
+            f"{self.steps:,} steps{actors}; fit {parts} on {self.batch.size} x {self.batch.length} rows, "
             f"train ratio {self.train_ratio:g} ({self.updates(self.steps):,} updates)"
         )
 
@@ -82,20 +90,43 @@ class Online(Stage):
 
     def run(self, run: "Run") -> None:
         """The row after a stop begins an episode in every slot; everything else goes on as it was saved."""
-        num = run.ranks.split(run.recipe.env.num, "env.num")
-        with run.env(replace(run.recipe.env, num=num)) as env:
-            loop = _Loop(self, run, env)
+        with self._player(run) as begin:
+            loop = _Loop(self, run, begin)
             try:
                 loop.run_all()
             finally:
                 run.before_save = None
                 loop.close()
 
+    @contextmanager
+    def _player(self, run: "Run") -> Iterator["Begin"]:
+        """Who plays: environments here, or actors; they begin when the loop asks for it."""
+        env, device = run.recipe.env, run.device
+        if not self.actors.num:
+            num, is_async = run.ranks.split(env.num, "env.num"), getattr(env, "workers", "sync") == "async"
+            overlap = self.overlap and is_async
+            with run.env(replace(env, num=num)) as slots:
+                yield lambda agent, _: Acting(
+                    agent, slots, run.replay, seed=run.recipe.seed, device=device, overlap=overlap
+                )
+            return
+        check(self.actors, env.num, run.ranks.count)
+        role = Role(recipe=run.recipe, policy=self.policy, spaces=run.spaces)
+        run.progress.note(f"starting {self.actors.num} experience actors")
+        with connected(self.actors) as cluster:
+            yield lambda agent, updates: Collectors(
+                self.actors, cluster, run.replay, player=agent, role=role, updates=updates
+            )
+
+
+Begin = Callable[[Agent, Callable[[], int]], Acting | Collectors]
+"""Given who plays, and the number of updates so far."""
+
 
 class _Loop:
     """The stage at work."""
 
-    def __init__(self, stage: Online, run: "Run", env: gymnasium.vector.VectorEnv) -> None:
+    def __init__(self, stage: Online, run: "Run", begin: Begin) -> None:
         self.stage, self.run, self.replay, self.ranks = stage, run, run.replay, run.ranks
         self.done: dict[str, Any] = run.done
         if not self.done:
@@ -109,8 +140,8 @@ class _Loop:
         self.fitter = run.fitter(stage.fit)
         policy = stage.policy and Agent(run.agent.world, stage.policy.build(run.spaces))
         self.player: Agent = policy or run.agent
-        self.env = env
-        self.acting: Acting | None = None
+        self.begin = begin
+        self.acting: Acting | Collectors | None = None
         self.is_ready = False
         self.frames = int(getattr(run.recipe.env, "frames_per_step", 1))
         run.before_save = self._note_state
@@ -118,12 +149,8 @@ class _Loop:
 
     def run_all(self) -> None:
         """Go on until all steps are made."""
-        run, workers = self.run, getattr(self.run.recipe.env, "workers", "sync")
         self._learn()  # what a stop left undone
-        overlap = self.stage.overlap and workers == "async"
-        self.acting = Acting(
-            self.player, self.env, self.replay, seed=run.recipe.seed, device=run.device, overlap=overlap
-        )
+        self.acting = self.begin(self.player, lambda: self.done["updates"])
         while self.done["steps"] < self.stage.steps:
             self._count(self.acting.live(self._stop_if_asked))
             if self.done["steps"] < self.stage.steps:

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from oneiro.agent import Agent
 from oneiro.errors import OneiroError, nearest
 from oneiro.runtime import RuntimeConfig
+from oneiro.spaces import Spaces
 from oneiro.training.log import LogConfig
 
 
@@ -44,6 +46,12 @@ class Recipe:
     log: LogConfig = field(default_factory=LogConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     seed: int = 0  # of everything: episodes, batches, noise, evolution
+
+
+def build_agent(recipe: Recipe, spaces: Spaces) -> Agent:
+    """World and behaviour of a recipe, freshly initialised."""
+    world = recipe.world.build(spaces)
+    return Agent(world, recipe.behaviour.build(spaces, world.feature_dim))
 
 
 def to_json(record: Any) -> Any:

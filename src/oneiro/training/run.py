@@ -12,7 +12,6 @@ import numpy as np
 from torch import Tensor
 
 from oneiro import runtime, tree
-from oneiro.agent import Agent
 from oneiro.data.episode_reader import EpisodeReader
 from oneiro.data.replay import Replay, joined
 from oneiro.data.replay_episodes import ReplayEpisodes
@@ -26,7 +25,7 @@ from oneiro.training.log import MetricsLog
 from oneiro.training.needs import check_machine
 from oneiro.training.parallel import Ranks
 from oneiro.training.progress import Progress
-from oneiro.training.recipe import Recipe
+from oneiro.training.recipe import Recipe, build_agent
 from oneiro.training.run_folder import RunFolder
 from oneiro.training.schedule import Stage, stages
 from oneiro.training.signals import Every, Stop
@@ -309,12 +308,6 @@ class Run(Trained):
         self.progress.note(
             f"beginning at stage {origin.stage} with the world and the experience of {origin.run}"
         )
-
-
-def build_agent(recipe: Recipe, spaces: Spaces) -> Agent:
-    """World and behaviour of a recipe, freshly initialised."""
-    world = recipe.world.build(spaces)
-    return Agent(world, recipe.behaviour.build(spaces, world.feature_dim))
 
 
 def keeps_streams(recipe: Recipe) -> bool:
