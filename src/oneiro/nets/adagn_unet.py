@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneiro.nets.norm_silu import norm_silu
+
 GROUP_SIZE = 32
 EPS = 1e-5
 HEAD_DIM = 8
@@ -36,8 +38,14 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
 
 
+def silu_of(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """silu(norm(x)), in the dtype of x."""
+    weight, bias = (p.expand(len(x), -1) for p in (norm.weight, norm.bias))
+    return norm_silu(x, norm.num_groups, weight, bias)
+
+
 class AdaGroupNorm(nn.Module):
-    """norm(x) * (1 + scale) + shift, where (scale, shift) = Linear(cond)."""
+    """norm(x) * (1 + scale) + shift, where (scale, shift) = Linear(cond). With SiLU: `silu_of`."""
 
     def __init__(self, channels: int, cond_dim: int) -> None:
         super().__init__()
@@ -48,6 +56,11 @@ class AdaGroupNorm(nn.Module):
         """x [B, C, H, W], modulation [B, 2C] = `linear(cond)`."""
         scale, shift = modulation[:, :, None, None].chunk(2, 1)
         return torch.addcmul(shift, F.group_norm(x, self.groups, eps=EPS), 1 + scale)
+
+    def silu_of(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """silu(self(x, modulation)), in the dtype of x."""
+        scale, shift = modulation.chunk(2, 1)
+        return norm_silu(x, self.groups, 1 + scale, shift)
 
 
 class SelfAttention(nn.Module):
@@ -90,8 +103,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Iterator[Tensor]) -> Tensor:
         """Takes the next two of `modulation`."""
-        y = self.conv1(F.silu(self.norm1(x, next(modulation))))
-        y = self.conv2(F.silu(self.norm2(y, next(modulation))))
+        y = self.conv1(self.norm1.silu_of(x, next(modulation)))
+        y = self.conv2(self.norm2.silu_of(y, next(modulation)))
         return self.attention(self.skip(x) + y)
 
 
