@@ -21,6 +21,7 @@ from oneiro.nets.norm_silu import norm_silu
 GROUP_SIZE = 32
 EPS = 1e-5
 HEAD_DIM = 8
+PLAIN_PIXELS = 256
 
 
 def num_groups(channels: int) -> int:
@@ -84,8 +85,16 @@ class SelfAttention(nn.Module):
         x = self.norm(x)
         qkv = self.qkv(x).reshape(b, 3, self.heads, c // self.heads, h * w)
         q, k, v = qkv.transpose(-1, -2).unbind(1)  # each [B heads HW D]
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = _attention(q, k, v)
         return x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[B, heads, HW, D] each. On a CPU in bfloat16 the plain form is faster for few pixels, four times with gradient."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[-2] > PLAIN_PIXELS:
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
 
 
 class ResBlock(nn.Module):

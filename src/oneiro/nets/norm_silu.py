@@ -4,8 +4,8 @@
 
 Every norm but those of attention is followed by SiLU in DIAMOND's networks. On a CPU the rows of large maps are taken
 one after the other, so that a row stays in the cache between norm and SiLU, and with one row the scale and shift are
-the norm's own. Nothing but x is kept for the gradient; the norm is made again. Small maps take the plain form: there
-the calls would cost more than the memory.
+the norm's own. Nothing but x is kept for the gradient; the norm is made again. Several rows of small maps take the
+plain form: there the calls would cost more than the memory.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ _norm, _norm_backward = torch.ops.aten.native_group_norm, torch.ops.aten.native_
 
 def norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> Tensor:
     """x [B, C, H, W], weight and bias [B, C] float32 -> [B, C, H, W] in the dtype of x."""
-    if x.device.type != "cpu" or x[0].numel() < LARGE:
+    if x.device.type != "cpu" or (len(x) > 1 and x[0].numel() < LARGE):
         return plain_norm_silu(x, groups, weight, bias)
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or bias.requires_grad):
         return _NormSilu.apply(x, groups, weight, bias)  # type: ignore[return-value]
