@@ -90,7 +90,7 @@ class SelfAttention(nn.Module):
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """[B, heads, HW, D] each. In bfloat16 on a CPU the plain form is faster for few pixels: four times, with gradient."""
+    """[B, heads, HW, D] each. In bfloat16 on a CPU the plain form is faster for few pixels, its gradient too."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[-2] > PLAIN_PIXELS:
         return F.scaled_dot_product_attention(q, k, v)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
