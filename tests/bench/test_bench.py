@@ -143,7 +143,7 @@ def test_bench_of_diamond_against_naive():
     for record in named.values():
         expected = record["median"] / record["naive"]["median"]
         assert record["speedup"]["median"] == pytest.approx(expected, rel=0.01)
-        assert 0 < record["share_of_peak"] < 2
+        assert record["share_of_peak"] > 0
     only = bench(recipe, env=False, seconds=0.01, rounds=1, only=("play",))["records"]
     assert [record["name"] for record in only] == ["play"]
     with pytest.raises(OneiroError, match="play"):

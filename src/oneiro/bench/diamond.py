@@ -26,9 +26,8 @@ ROWS = 32
 
 def fits(recipe: Recipe) -> bool:
     """Whether the recipe is DIAMOND with its own behaviour."""
-    return isinstance(recipe.world, DiamondConfig) and isinstance(
-        recipe.behaviour, RecurrentActorCriticConfig
-    )
+    config, learner = recipe.world, recipe.behaviour
+    return isinstance(config, DiamondConfig) and isinstance(learner, RecurrentActorCriticConfig)
 
 
 def batches(stage: Epochs) -> dict[str, tuple[int, int]]:
@@ -140,7 +139,8 @@ def _play(agent: Agent) -> Callable[[], Any]:
     length = agent.world.context or 1
     rows = random_rows(agent, 1, length)
     assert rows.action is not None
-    action, state, step = rows.action[:, 0], None, agent.world.stepper()
+    action, step = rows.action[:, 0], agent.world.stepper()
+    state: Any = None
 
     @torch.no_grad()
     def frame() -> Any:
@@ -148,7 +148,7 @@ def _play(agent: Agent) -> Callable[[], Any]:
         if state is None:
             state = agent.eval().settle(rows, length).state
         agent.eval()
-        state = step(state, action).state
+        state = step(state, action, 1.0).state
         return (agent.world.decode(state)["image"][0] * 255).round().to(torch.uint8).cpu()
 
     return frame

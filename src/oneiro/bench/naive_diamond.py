@@ -107,6 +107,8 @@ class UNet(nn.Module):
 class Denoiser(nn.Module):
     """Past frames, actions and a noisy frame in; an estimate of the frame out."""
 
+    frequency: Tensor
+
     def __init__(self, s: dict[str, Any]) -> None:
         super().__init__()
         self.n, cond, width, colours = s["context"], s["cond"], s["channels"][0], s["image"][0]
