@@ -8,8 +8,9 @@ import torch
 from gymnasium.spaces import Discrete
 
 from oneiro import runtime
-from oneiro.bench import bench, dreamer, naive, naive_dreamer, table
+from oneiro.bench import bench, diamond, dreamer, naive, naive_diamond, naive_dreamer, table
 from oneiro.bench.rival import Shapes
+from oneiro.bench.work import count as count_flop
 from oneiro.doctor import examine
 from oneiro.errors import OneiroError
 from oneiro.nets.conv_vae import ConvVAE
@@ -84,7 +85,7 @@ def test_flop_of_the_plain_dreamer():
     recipe = find("dreamerv3-minigrid").build("1m")
     shapes = _dreamer_shapes(recipe, Spaces(obs={"image": (3, 64, 64)}, action=ActionCodec.of(Discrete(6))))
     call = naive_dreamer.update(shapes | {"size": 1, "length": 8})
-    assert dreamer.count(call) / 8 * 1024 / 1e9 == pytest.approx(112, rel=0.07)
+    assert count_flop(call) / 8 * 1024 / 1e9 == pytest.approx(112, rel=0.07)
 
 
 def _dreamer_shapes(recipe, spaces):
@@ -105,6 +106,56 @@ def test_bench_of_dreamer_against_naive():
         assert record["speedup"]["median"] == pytest.approx(expected, rel=0.01)
         assert 0 < record["share_of_peak"] < 2
     assert "plain PyTorch" in table(result)
+
+
+@pytest.fixture(scope="module")
+def atari() -> dict:
+    """Shapes of the plain form of DIAMOND on Atari with four actions."""
+    recipe = find("diamond-atari").build()
+    with torch.device("meta"):
+        agent = build_agent(recipe, Spaces({"image": (3, 64, 64)}, ActionCodec(4)))
+    found = diamond.rival(recipe, agent, recipe.schedule.epochs)
+    assert found is not None
+    return found.shapes
+
+
+def test_the_plain_diamond_is_the_same_model(atari):
+    with torch.device("meta"):
+        models = [
+            kind(atari) for kind in (naive_diamond.Denoiser, naive_diamond.Judge, naive_diamond.ActorCritic)
+        ]
+    assert [count(model) for model in models] == [4_405_955, 5_900_864, 3_229_637]
+
+
+def test_flop_of_the_plain_diamond(atari):
+    """Counted by others: 18.2 GFLOP for an update on one denoised frame, 18.8 for a dreamed step."""
+    update = naive_diamond.denoiser_update(atari | {"denoiser_batch": [1, 6]})
+    assert count_flop(update) / 2 / 1e9 == pytest.approx(18.2, rel=0.02)
+    assert count_flop(naive_diamond.dream(atari, 1)) / 1e9 == pytest.approx(18.8, rel=0.02)
+
+
+@pytest.mark.usefixtures("_restored_levers")
+def test_bench_of_diamond_against_naive():
+    recipe = find("diamond-atari").build("smoke")
+    result = bench(recipe, against=True, env=False, seconds=0.01, rounds=1)
+    named = {record["name"]: record for record in json.loads(json.dumps(result))["records"]}
+    assert list(named) == ["denoiser update", "reward update", "behaviour update", "dream", "play"]
+    for record in named.values():
+        expected = record["median"] / record["naive"]["median"]
+        assert record["speedup"]["median"] == pytest.approx(expected, rel=0.01)
+        assert record["share_of_peak"] > 0
+    only = bench(recipe, env=False, seconds=0.01, rounds=1, only=("play",))["records"]
+    assert [record["name"] for record in only] == ["play"]
+    with pytest.raises(OneiroError, match="play"):
+        bench(recipe, env=False, only=("plai",))
+
+
+def test_no_plain_form_of_other_objectives():
+    recipe = find("diamond-atari").build("smoke")
+    denoiser = replace(recipe.world.denoiser, objective="ddpm")
+    recipe = replace(recipe, world=replace(recipe.world, denoiser=denoiser))
+    with pytest.raises(OneiroError, match="leave out --against"):
+        bench(recipe, against=True, env=False)
 
 
 def test_no_plain_form_of_the_2023_generation():

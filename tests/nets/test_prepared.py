@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from oneiro.nets.prepared import Prepared
+from oneiro.nets.prepared import Prepared, without_gradient
+from oneiro.training.adamw import AdamW
 from oneiro.training.optim import Adam
 
 
@@ -35,3 +36,19 @@ def test_made_once_until_a_parameter_is_written():
         write()
         assert torch.equal(prepared.get(), layer.weight * 2), write
         assert len(made) == count
+
+
+def test_a_dream_of_diamond_sees_its_optimizer() -> None:
+    layer = nn.Conv2d(1, 1, 3)
+    prepared = Prepared(lambda: without_gradient(layer, torch.bfloat16), layer.parameters())
+    made = prepared.get()
+    assert made.weight.dtype == made.bias.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert made.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not made.weight.requires_grad
+    assert layer.weight.requires_grad
+    assert layer.weight.dtype == torch.float32
+    optimizer = AdamW(lr=0.1, warmup=0).build(layer.parameters())
+    layer(torch.ones(1, 1, 3, 3)).sum().backward()
+    optimizer.step()
+    assert torch.equal(prepared.get().weight, layer.weight.bfloat16())
+    assert prepared.get() is not made

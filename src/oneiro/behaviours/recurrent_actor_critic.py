@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneiro import noise, tree
 from oneiro.behaviour import Behaviour
 from oneiro.errors import OneiroError
-from oneiro.nets.adagn_unet import conv3x3, group_norm
+from oneiro.nets.adagn_unet import conv3x3, group_norm, silu_of
 from oneiro.nets.frame_denoiser import computing
 from oneiro.nets.lstm_cell import lstm_cell
 from oneiro.returns import lambda_return
@@ -112,7 +111,7 @@ class _Residual(nn.Module):
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.skip(x) + self.conv(F.silu(self.norm(x)))
+        return self.skip(x) + self.conv(silu_of(self.norm, x))
 
 
 class RecurrentActorCritic(Behaviour):
@@ -175,6 +174,7 @@ class RecurrentActorCritic(Behaviour):
         """Dreams from segments [B, T] of real rows: the first T - 1 are watched (at most `burn_in`), then it acts."""
         config = self.config
         state, h, c = self._begin(world, batch)
+        imagined = world.stepper()
         start = tree.clone({"state": state, "h": h, "c": c})
         logits, values, actions, rewards, conts = [], [], [], [], []
         for step in range(config.horizon):
@@ -182,7 +182,7 @@ class RecurrentActorCritic(Behaviour):
             u = torch.rand(len(found), len(self.codec.groups), device=found.device)
             action = self._pick(found.detach(), u)
             with torch.no_grad():
-                prediction = world.step(state, action)
+                prediction = imagined(state, action)
             nothing = torch.zeros_like(value)
             reward = nothing if prediction.reward is None else prediction.reward
             cont = nothing + 1 if prediction.cont is None else prediction.cont

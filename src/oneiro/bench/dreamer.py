@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from oneiro import tree
 from oneiro.agent import Agent
@@ -41,15 +40,7 @@ def works(recipe: Recipe, agent: Agent, stage: Online, folder: Path) -> list[Wor
     ]
     for work in found:
         work.naive, work.naive_amount = work.name, work.amount
-        work.flop = count(work.call)
     return found
-
-
-def count(call: Callable[[], Any]) -> float:
-    """Floating-point operations of one call: matrix products and convolutions, 2 per multiply-add, as executed."""
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return float(counter.get_total_flops())
 
 
 def rival(recipe: Recipe, agent: Agent, stage: Online) -> Rival | None:

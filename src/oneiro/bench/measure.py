@@ -4,7 +4,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -15,13 +15,14 @@ import torch
 from oneiro import runtime, tree
 from oneiro.agent import Agent
 from oneiro.behaviours.population import Population
-from oneiro.bench import dreamer
+from oneiro.bench import diamond, dreamer
 from oneiro.bench.rival import CANDIDATES, ENCODE_BATCH, ROWS, Rival, Shapes
 from oneiro.bench.work import Work
 from oneiro.dreaming import imagine
-from oneiro.errors import MissingExtra, OneiroError
+from oneiro.errors import MissingExtra, OneiroError, nearest
 from oneiro.spaces import to_float
 from oneiro.training.cma_es import Evolution
+from oneiro.training.epochs import Epochs
 from oneiro.training.evolve import Evolve
 from oneiro.training.fit import Fitter
 from oneiro.training.guard import Guard
@@ -35,8 +36,16 @@ from oneiro.world import WorldModel, part_module
 _DREAM_STEPS = 16
 
 
-def bench(recipe: Recipe, *, against: bool = False, env: bool = True, seconds: float = 6.0, rounds: int = 3):
-    """Measure everything; returns plain JSON values (see `table`).
+def bench(
+    recipe: Recipe,
+    *,
+    against: bool = False,
+    env: bool = True,
+    seconds: float = 6.0,
+    rounds: int = 3,
+    only: Sequence[str] = (),
+):
+    """Measure everything, or the works named in `only`; returns plain JSON values (see `table`).
 
     Each work gets `seconds` in `rounds` turns, and so does its plain PyTorch form (`against`), so that other load
     on the machine hits both.
@@ -44,6 +53,8 @@ def bench(recipe: Recipe, *, against: bool = False, env: bool = True, seconds: f
     report = runtime.start(recipe.runtime)
     agent = build_agent(recipe, recipe.env.spaces()).to(report.device)
     online = next((stage for _, stage in stages(recipe.schedule) if isinstance(stage, Online)), None)
+    epochs = next((stage for _, stage in stages(recipe.schedule) if isinstance(stage, Epochs)), None)
+    epochs = epochs if diamond.fits(recipe) else None
     updates = {
         address.split(".")[-1]: stage
         for _, stage in stages(recipe.schedule)
@@ -51,25 +62,31 @@ def bench(recipe: Recipe, *, against: bool = False, env: bool = True, seconds: f
         for address in stage.fit.groups[0].address
     }
     shapes = Shapes.of(recipe, {part: stage.batch for part, stage in updates.items()})
-    if not online and not updates:
+    if online:
+        plain = dreamer.rival(recipe, agent, online)
+    elif epochs:
+        plain = diamond.rival(recipe, agent, epochs)
+    elif updates:
+        plain = Rival("naive.py", asdict(shapes)) if shapes else None
+    else:
         raise OneiroError("this recipe has no stage that bench can time: it times updates on a replay")
-    plain = (
-        dreamer.rival(recipe, agent, online)
-        if online
-        else Rival("naive.py", asdict(shapes))
-        if shapes
-        else None
-    )
     if against and plain is None:
         raise OneiroError(
-            "there is a plain PyTorch form of V-M-C recipes, and of DreamerV3 recipes (2024 generation) with "
-            "one group of actions and no categories among the observations; leave out --against"
+            "there is a plain PyTorch form of V-M-C recipes, of DreamerV3 recipes (2024 generation) with one group "
+            "of actions and no categories among the observations, and of DIAMOND recipes with the released code's "
+            "objective and sampler and sides that halve evenly; leave out --against"
         )
     peak = runtime.measure_peak(report.device)
     with ExitStack() as open_:
         folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
         rival = open_.enter_context(plain) if against and plain else None
-        works = dreamer.works(recipe, agent, online, folder) if online else _works(agent, updates, folder)
+        if online:
+            works = dreamer.works(recipe, agent, online, folder)
+        elif epochs:
+            works = diamond.works(recipe, agent, epochs, folder)
+        else:
+            works = _works(agent, updates, folder)
+        works = _chosen(works, only)
         for work in works:
             if shapes and work.naive in (flop := shapes.flop()):
                 work.flop = flop[work.naive] * work.amount / work.naive_amount
@@ -78,7 +95,7 @@ def bench(recipe: Recipe, *, against: bool = False, env: bool = True, seconds: f
                 _turn(work, rival, seconds / rounds)
     dtype = "bfloat16" if report.compute_dtype == torch.bfloat16 else "float32"
     records = [_record(work, peak, dtype) for work in works]
-    records += _evolution(recipe, agent, records)
+    records += [] if only else _evolution(recipe, agent, records)
     records += _env(recipe, seconds) if env else []
     return {
         "device": runtime.describe_device(report.device),
@@ -90,6 +107,15 @@ def bench(recipe: Recipe, *, against: bool = False, env: bool = True, seconds: f
         "records": records,
         "peak_ram_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+
+
+def _chosen(works: list[Work], only: Sequence[str]) -> list[Work]:
+    """Those named; all of them if none is. OneiroError if there is none of that name."""
+    names = [work.name for work in works]
+    for name in only:
+        if name not in names:
+            raise OneiroError(f"bench does not time {name!r} of this recipe. {nearest(name, names)}")
+    return [work for work in works if not only or work.name in only]
 
 
 def _works(agent: Agent, updates: dict[str, Update], folder: Path) -> list[Work]:
@@ -186,7 +212,7 @@ def _dream(agent: Agent) -> Callable[[], Any]:
 def _turn(work: Work, rival: Rival | None, seconds: float) -> None:
     """One round of ours and of the plain form."""
     if not work.seconds:
-        work.call()
+        work.warm_up()
     times: list[float] = []
     while sum(times) < seconds:
         began = time.perf_counter()

@@ -94,7 +94,11 @@ class Rival:
         assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait(timeout=30)
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # a busy machine: it has nothing more to do
+            self.process.kill()
+            self.process.wait()
 
     def ask(self, work: str, seconds: float) -> list[float]:
         """Seconds of each repetition."""

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch.utils.flop_counter import FlopCounterMode
+
 
 @dataclass
 class Work:
@@ -23,3 +25,21 @@ class Work:
     naive_seconds: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
     """Plain time / our time, one number for each round."""
+    prepare: Callable[[], Any] | None = None
+    """Done once before the first call."""
+
+    def warm_up(self) -> None:
+        """One call that is not timed; its operations are counted unless they are known."""
+        if self.prepare is not None:
+            self.prepare()
+        if self.flop is None:
+            self.flop = count(self.call)
+        else:
+            self.call()
+
+
+def count(call: Callable[[], Any]) -> float:
+    """Floating-point operations of one call: matrix products and convolutions, 2 per multiply-add, as executed."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())

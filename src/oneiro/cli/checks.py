@@ -83,6 +83,9 @@ class Bench:
         "nothing"  # naive: also time a plain PyTorch loop, in its own process
     )
     env: bool = True  # also time the environment, if its extra is installed
+    only: tuple[str, ...] = ()  # works to time, by name as in the table; nothing = all
+    seconds: float = 6.0  # for each work, in all turns; a slow one is timed once a turn
+    turns: int = 3  # how often each work is timed, by turns with the others and the plain loop
     json: bool = False  # machine-readable output
 
 
@@ -93,7 +96,14 @@ def bench_command(arguments: Sequence[str]) -> None:
 
     recipe = find(own.recipe).build(own.size)
     first_line(f"measuring {own.recipe}, about a minute", recipe.runtime.device)
-    result = bench.bench(recipe, against=own.against == "naive", env=own.env)
+    result = bench.bench(
+        recipe,
+        against=own.against == "naive",
+        env=own.env,
+        seconds=own.seconds,
+        rounds=own.turns,
+        only=own.only,
+    )
     print(json.dumps(result) if own.json else bench.table(result))
 
 

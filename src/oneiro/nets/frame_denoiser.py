@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneiro.nets.adagn_unet import AdaGNUNet, conv3x3, group_norm
+from oneiro.nets.adagn_unet import AdaGNUNet, conv3x3, group_norm, silu_of
 from oneiro.runtime import memory_format
 from oneiro.spaces import ActionCodec
 
@@ -127,7 +127,7 @@ class FrameDenoiser(nn.Module):
         with computing(x, self.compute_dtype):
             weight = self.conv_in.weight[:, self.context_channels :]
             y = self.unet(seen + F.conv2d(_laid_out(x), weight, padding=1), modulation)
-            return self.conv_out(F.silu(self.norm_out(y))).float()
+            return self.conv_out(silu_of(self.norm_out, y)).float()
 
 
 def _laid_out(x: Tensor) -> Tensor:

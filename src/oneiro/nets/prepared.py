@@ -1,11 +1,25 @@
 """Weights in the form that one dream uses, made once and made anew when the originals change."""
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from oneiro.runtime import memory_format
 
 Made = TypeVar("Made")
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def without_gradient(net: Net, dtype: torch.dtype) -> Net:
+    """A copy whose convolutions have their weights in `dtype` and in the layout of pictures, as they use them."""
+    made = copy.deepcopy(net).requires_grad_(False)
+    for part in made.modules():
+        if isinstance(part, nn.Conv2d):
+            part.to(dtype=dtype, memory_format=memory_format())  # type: ignore[call-overload]
+    return made
 
 
 class Prepared(Generic[Made]):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from oneiro.training.optim import _FUSED, _align, clip_
+from oneiro.training.optim import _FUSED, _align, _count_write, clip_
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class AdamW:
             groups, lr=self.schedule(0), betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=fused
         )  # fmt: skip
         optimizer.register_step_pre_hook(_align)
+        optimizer.register_step_post_hook(_count_write)
         return optimizer
 
     def set_rate(self, optimizer: Optimizer, step: int) -> float:

@@ -31,6 +31,8 @@ from torch import Tensor
 from oneiro import tree
 from oneiro.errors import OneiroError
 from oneiro.nets.edm import from_levels
+from oneiro.nets.frame_denoiser import FrameDenoiser
+from oneiro.nets.prepared import Prepared, without_gradient
 from oneiro.spaces import Spaces
 from oneiro.types import Knob, Losses, Obs, Prediction, State, TimeStep
 from oneiro.world import Step, WorldModel
@@ -93,30 +95,46 @@ class Diamond(WorldModel):
         """Denoise the next frame, then sample the sign of its reward (0: the mode). Gradients do not pass."""
         return self._imagine(state, action, temperature)
 
+    def stepper(self) -> Step:
+        """See `WorldModel.stepper`: weights of convolutions are cast and laid out once."""
+        return self.turned({})
+
     def knobs(self) -> tuple[Knob, ...]:
         """See `WorldModel.knobs`: denoising steps."""
         return (self.config.denoiser.steps_knob(),)
 
     def turned(self, settings: Mapping[str, float]) -> Step:
         """See `WorldModel.turned`."""
-        steps = int(settings.get("steps", self.config.denoiser.steps))
+        steps = int(settings["steps"]) if "steps" in settings else None
+        nets = Prepared(self._without_gradient, self.parameters())
 
         @torch.no_grad()
         def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
-            return self._imagine(state, action, temperature, steps)
+            return self._imagine(state, action, temperature, steps, *nets.get())
 
         return step
 
+    def _without_gradient(self) -> tuple[FrameDenoiser, RewardModel]:
+        net, reward = self.denoiser.net, self.reward
+        return without_gradient(net, net.compute_dtype), without_gradient(reward, reward.compute_dtype)
+
     def _imagine(
-        self, state: State, action: Tensor, temperature: float, steps: int | None = None
+        self,
+        state: State,
+        action: Tensor,
+        temperature: float,
+        steps: int | None = None,
+        net: FrameDenoiser | None = None,
+        reward: RewardModel | None = None,
     ) -> Prediction:
+        reward = reward or self.reward
         frames = shown(state)
         actions = torch.cat([state["action"], action[:, None]], 1)
-        frame = self.denoiser.sample(frames, actions, temperature, steps=steps)
-        h, c = self._burn_in(state, frames)
+        frame = self.denoiser.sample(frames, actions, temperature, steps=steps, net=net)
+        h, c = self._burn_in(state, frames, reward)
         one = torch.ones(len(frame), 1, dtype=torch.bool, device=frame.device)
         pair = torch.stack([frames[:, -1], from_levels(frame)], 1)
-        logits, h, c = self.reward(pair, action[:, None], h, c, one, ~one)
+        logits, h, c = reward(pair, action[:, None], h, c, one, ~one)
         sign, end = logits[:, 0, :3], logits[:, 0, 3:]
         drawn = draw_class(sign, temperature)
         following = push(state, frame, action)
@@ -159,16 +177,16 @@ class Diamond(WorldModel):
             result.metrics |= {f"reward/{name}": value.detach() for name, value in found.items()}
         return result
 
-    def _burn_in(self, state: State, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def _burn_in(self, state: State, frames: Tensor, reward: RewardModel) -> tuple[Tensor, Tensor]:
         """h and c after the known transitions between the frames [B, n, C, H, W], where that is still to be done."""
         h, c, burnt = state["h"], state["c"], state["burnt"]
         if burnt.all():
             return h, c
-        new_h, new_c = self.reward.start(len(h))
+        new_h, new_c = reward.start(len(h))
         known = state["known"]
         if self.window > 1 and known[:, :-1].any():
             live = known[:, :-1]
-            _, new_h, new_c = self.reward(frames, state["action"], new_h, new_c, live, torch.zeros_like(live))
+            _, new_h, new_c = reward(frames, state["action"], new_h, new_c, live, torch.zeros_like(live))
         return torch.where(burnt[:, None], h, new_h), torch.where(burnt[:, None], c, new_c)
 
 

@@ -167,14 +167,15 @@ class Denoiser(nn.Module):
         temperature: float = 1.0,
         guide: Tensor | None = None,
         steps: int | None = None,
+        net: FrameDenoiser | None = None,
     ) -> Tensor:
         """The next frame, uint8 [B, C, H, W].
 
         past [B, n, C, H, W] in -1..1, oldest first; action [B, n, A], the last one leads to the frame; guide
         [B, C', H, W]. Temperature scales all noise: 0 begins from zeros. `steps`: denoising steps, if other than
-        configured.
+        configured; `net`: a prepared copy of F.
         """
-        config, b = self.config, len(past)
+        config, b, net = self.config, len(past), net or self.net
         context = past.flatten(1, 2)
         is_edm = config.objective == "edm"
         sampler = self.sampler if steps is None else replace(self.sampler, steps=steps)
@@ -190,13 +191,13 @@ class Denoiser(nn.Module):
         if config.context_sigma:
             context_told = torch.full_like(told, config.context_sigma).log().div(4).repeat_interleave(b)
         taken = None if action is None else action.repeat(count, 1, 1)
-        modulations = self.net.condition(told.repeat_interleave(b), taken, context_told)
+        modulations = net.condition(told.repeat_interleave(b), taken, context_told)
         modulations = [m.reshape(count, b, -1).unbind(0) for m in modulations]
         seen = None
 
         def look() -> Tensor:
             full = context if guide is None else torch.cat([context, guide], 1)
-            return self.net.look(full / config.sigma_data)
+            return net.look(full / config.sigma_data)
 
         def normal(x: Tensor) -> Tensor:
             return torch.randn_like(x) * temperature if temperature else torch.zeros_like(x)
@@ -208,7 +209,7 @@ class Denoiser(nn.Module):
                 seen = look()
             elif seen is None:
                 seen = look()
-            return self.net(x, seen, [m[k] for m in modulations])
+            return net(x, seen, [m[k] for m in modulations])
 
         def tidy(x: Tensor) -> Tensor:
             return from_levels(quantise(x, config.rounding))
