@@ -49,6 +49,11 @@ class PlayedRun:
             starts = Replayed(run.store)
         except (OneiroError, OSError) as error:
             logger.info("%s has no replay to begin in: %s", run.folder.path, error)
+        if not starts and not config.is_playable:
+            raise OneiroError(
+                f"{run.folder.path} has no replay, and recorded video cannot be played, so no dream can begin; train "
+                "it until its videos are read"
+            )
         if not starts:
             config.require()
             starts = Wandered(config, run.spaces.action)
