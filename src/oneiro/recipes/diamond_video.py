@@ -85,8 +85,8 @@ def diamond_video(size: Literal["csgo", "cpu", "smoke"] = "csgo") -> Recipe:
         return _recipe(_doom(24, 32), _world(8, 1, factor=2), _smoke_budget(), 1e-3)
     if size == "cpu":
         budget = Budget(
-            updates=2500,
-            upsampler_updates=1500,
+            updates=2000,
+            upsampler_updates=1000,
             size=16,
             upsampler_size=4,
             pieces=1,

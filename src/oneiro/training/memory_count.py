@@ -22,6 +22,7 @@ from oneiro.spaces import Spaces
 from oneiro.training.fit import Fitter, parameter_counts
 from oneiro.training.online import Online
 from oneiro.training.recipe import Recipe
+from oneiro.training.schedule import Update
 from oneiro.types import TimeStep
 
 ALLOCATOR = {"cpu": 1.25, "cuda": 1.2}
@@ -44,7 +45,7 @@ class UpdateMemory:
         return self.peak - self.weights - self.optimizer
 
 
-def count_update(recipe: Recipe, spaces: Spaces, stage: Online) -> UpdateMemory:
+def count_update(recipe: Recipe, spaces: Spaces, stage: Online | Update) -> UpdateMemory:
     """Count an update of `stage`. OneiroError if the world cannot be run without content."""
     try:
         with torch.device("meta"), _Tally() as tally:
@@ -69,8 +70,13 @@ def count_update(recipe: Recipe, spaces: Spaces, stage: Online) -> UpdateMemory:
     )
 
 
-def _short(stage: Online) -> tuple[int, int]:
-    """As many rows as the batch, in sequences of two: the sums are the same, the steps to run through fewer."""
+def _short(stage: Online | Update) -> tuple[int, int]:
+    """As many rows as the batch, in sequences of two: the sums are the same, the steps to run through fewer.
+
+    Segments of an `Update` may be all that a world can learn from; they are taken whole.
+    """
+    if isinstance(stage, Update):
+        return stage.batch.size, getattr(stage.batch, "length", 1)
     return -(-stage.rows // 2), min(2, stage.batch.length)
 
 
@@ -108,7 +114,7 @@ class _Tally(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:  # a number is asked for: there is none
-            return False if args[0].dtype == torch.bool else 0.0
+            return False if args[0].dtype == torch.bool else 1.0  # AdamW divides by 1 - beta^step
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
