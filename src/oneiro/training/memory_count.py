@@ -52,7 +52,7 @@ def count_update(recipe: Recipe, spaces: Spaces, stage: Online | Update) -> Upda
             world = recipe.world.build(spaces)
             agent = Agent(world, recipe.behaviour.build(spaces, world.feature_dim)).train()
             weights = tally.now
-            fitter = Fitter(stage.fit, agent, _NoGuard())  # type: ignore[arg-type]
+            fitter = Fitter(replace(stage.fit, pieces=1), agent, _NoGuard())  # type: ignore[arg-type]
             fitter.apply(blank_rows(agent, *_short(stage), memo=False))  # which makes the optimizer's state
             optimizer = tally.now - weights
             tally.peak = tally.now
@@ -61,6 +61,8 @@ def count_update(recipe: Recipe, spaces: Spaces, stage: Online | Update) -> Upda
             memo = world.memo(world.start(1))
     except (NotImplementedError, RuntimeError) as error:
         raise OneiroError(f"the memory of an update cannot be counted on the meta device: {error}") from error
+    if stage.fit.pieces > 1:  # their sum is kept beside the gradients of the present piece
+        tally.peak += sum(x.nbytes for named in fitter.named for _, x in named)
     return UpdateMemory(
         parameters=parameter_counts(agent),
         weights=weights,
@@ -73,10 +75,10 @@ def count_update(recipe: Recipe, spaces: Spaces, stage: Online | Update) -> Upda
 def _short(stage: Online | Update) -> tuple[int, int]:
     """As many rows as the batch, in sequences of two: the sums are the same, the steps to run through fewer.
 
-    Segments of an `Update` may be all that a world can learn from; they are taken whole.
+    Segments of an `Update` may be all that a world can learn from: they are taken whole, one piece of the batch.
     """
     if isinstance(stage, Update):
-        return stage.batch.size, getattr(stage.batch, "length", 1)
+        return stage.batch.size // stage.fit.pieces, getattr(stage.batch, "length", 1)
     return -(-stage.rows // 2), min(2, stage.batch.length)
 
 
