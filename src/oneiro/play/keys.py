@@ -235,9 +235,10 @@ def _switches(names: Sequence[str]) -> KeyMap:
 
 
 CSGO = {
-    **{letter: (f"Key{letter.upper()}", letter) for letter in "wasdr"},
+    **{letter: (f"Key{letter.upper()}", letter) for letter in "wasd"},
     **{number: (f"Digit{number}", number) for number in "123"},
-    "space": (SPACE, "jump"), "left ctrl": ("ControlLeft", "crouch"), "left shift": ("ShiftLeft", "walk"),
+    "r": ("KeyE", "reload"), "space": (SPACE, "jump"),
+    "left ctrl": ("ControlLeft", "crouch"), "left shift": ("ShiftLeft", "walk"),
     "left button": ("KeyF", "fire"), "right button": ("KeyV", "aim"),
     "mouse x -60": (LEFT, "look left"), "mouse x 60": (RIGHT, "look right"),
     "mouse y -50": (UP, "look up"), "mouse y 50": (DOWN, "look down"),
