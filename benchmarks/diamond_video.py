@@ -25,6 +25,7 @@ from oneiro.evaluation.open_loop import open_loop
 from oneiro.recipes.saved import open_run
 from oneiro.training.log import read_metrics
 from oneiro.training.run import Trained
+from oneiro.training.schedule import Update
 
 GAME = [
     *("--env", "doom:my_way_home", "--env.size", "120", "--env.width", "160", "--hold", "8", "--env.buttons"),
@@ -109,7 +110,7 @@ def report(own: argparse.Namespace, run: Trained, store: EpisodeStore, usage: di
         "train": {"videos": len(run.store), "frames": run.store.rows},
         "test": {"videos": len(store), "frames": store.rows, "windows": own.windows},
         "fps": run.recipe.env.fps,
-        "updates": {name: stage.updates for name, stage in run.stages[1:]},
+        "updates": {name: stage.updates for name, stage in run.stages if isinstance(stage, Update)},
         "parameters": {p: sum(x.numel() for x in getattr(run.agent.world, p).parameters()) for p in loss},
         "usage": usage,
         "stage_ends_at_seconds": seconds,

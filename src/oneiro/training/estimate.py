@@ -99,7 +99,7 @@ def _estimate_large(recipe: Recipe, spaces: Spaces, device: torch.device) -> Pla
     there = memory_of(device)[1] / GIB
     notes = [
         f"an agent of {sum(parameters[o] for o in ('world', 'behaviour')):,} weights is counted on shapes alone: time "
-        "was not measured",
+        "was not measured, and what the videos take on the disk depends on them",
     ]
     if need > there:
         notes.append(f"an update needs {need:.1f} GiB of {kind} and the machine has {there:.1f}")

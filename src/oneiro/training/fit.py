@@ -129,11 +129,10 @@ class Fitter:
                 for name, value in own.items():
                     mean[name] = mean.get(name, 0.0) + value.detach() / pieces
             for sums, own in zip(gradients, found, strict=True):
-                for j, gradient in enumerate(own):
+                for j, (known, gradient) in enumerate(zip(sums, own, strict=True)):
                     if gradient is not None:
-                        sums[j] = (
-                            gradient / pieces if sums[j] is None else sums[j].add_(gradient, alpha=1 / pieces)
-                        )
+                        share = gradient / pieces
+                        sums[j] = share if known is None else known.add_(share)
         assert total is not None
         return total, [tuple(each) for each in gradients]
 
