@@ -8,7 +8,6 @@ goes on when the command is repeated. Writes results/diamond_video.{md,json} and
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,7 @@ def report(own: argparse.Namespace, run: Trained, store: EpisodeStore, usage: di
     frame = (time.perf_counter() - began) / HORIZON
     curves = result.curves()
     FILM.parent.mkdir(exist_ok=True)
-    open_loop_film(result).save(FILM)
+    open_loop_film(result).save(FILM, budget=390_000)
     metrics = read_metrics(run.folder.metrics)
     loss = {
         part: [m[f"{part}/loss"] for m in metrics if f"{part}/loss" in m]
@@ -104,7 +103,10 @@ def report(own: argparse.Namespace, run: Trained, store: EpisodeStore, usage: di
     for stage, _ in run.stages:
         seconds[stage] = max((m["time"] for m in metrics if m["stage"] == stage), default=0.0)
     record = {
-        **facts("DIAMOND in two stages from recorded video", f"python benchmarks/{Path(sys.argv[0]).name}"),
+        **facts(
+            "DIAMOND in two stages from recorded video",
+            " ".join(["python benchmarks/diamond_video.py", *(["--", *own.options] if own.options else [])]),
+        ),
         "threads": own.threads,
         "seed": run.recipe.seed,
         "train": {"videos": len(run.store), "frames": run.store.rows},
