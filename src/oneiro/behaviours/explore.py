@@ -39,8 +39,8 @@ class HeldRandom:
                 f"weight needs one positive number for each of hold {self.hold}, got {self.weight}"
             )
 
-    def build(self, spaces: Spaces) -> "HeldRandomPolicy":
-        """The policy for an action space."""
+    def build(self, spaces: Spaces, feature_dim: int = 0) -> "HeldRandomPolicy":
+        """The policy for an action space; it sees nothing, so `feature_dim` does not matter."""
         return HeldRandomPolicy(self, spaces)
 
 

@@ -18,8 +18,11 @@ from oneiro.cli.environments import find_env
 from oneiro.cli.options import about, command_line, parse, parse_with_record, take
 from oneiro.data.collect import play
 from oneiro.data.minari import export_minari, import_minari
+from oneiro.data.video import export_video
+from oneiro.data.video_note import NAME, VideoNote
 from oneiro.envs.config import EnvConfig
 from oneiro.errors import MissingExtra, OneiroError
+from oneiro.play.keys import meanings
 from oneiro.recipes.saved import open_run
 from oneiro.training.progress import Progress
 from oneiro.training.recipe import to_json
@@ -51,6 +54,8 @@ class Collect:
     )
     hold: tuple[int, ...] = (1,)  # held: an action lasts 1 to k decisions; several k: one drawn per episode
     explore: bool = True  # the run's agent explores, if it can
+    videos: Path | None = None  # afterwards export as mp4 + actions into this folder, for diamond-video
+    fps: float = 0.0  # frames a second of these videos; 0 = that of the game
     minari: str | None = None  # afterwards export as this Minari data set, for example local/takecover-v0
     ram: float = 0.5  # GiB the replay may use
     capacity: int = 0  # rows kept, the oldest episodes go first; 0 = all
@@ -69,6 +74,7 @@ def collect_command(arguments: Sequence[str]) -> int:
         raise OneiroError("--episodes must be at least 1, --ram positive and --capacity not negative")
     if (own.minari or own.from_minari) and importlib.util.find_spec("minari") is None:
         raise MissingExtra("minari", "minari")  # before hours of playing, not after
+    fps = _fps(own, env)
     if env is not None:
         env.require()
     source = _source(own, run, env)
@@ -83,8 +89,11 @@ def collect_command(arguments: Sequence[str]) -> int:
         if own.minari and not stopped:
             note = {"description": env.describe()} if env else {}
             export_minari(collection.store, own.minari, spaces, **note)
+        if own.videos and env is not None and not stopped:
+            _film(collection, own.videos, env, fps)
         summary = collection.summary()
     summary |= {"source": source, "minari": None if stopped else own.minari}
+    summary |= {"videos": str(own.videos) if own.videos and not stopped else None}
     print(json.dumps(summary)) if own.json else _print(summary)
     if stopped:
         print(f"stopped and kept in {own.out}; the same command goes on from here", file=sys.stderr)
@@ -158,6 +167,35 @@ def _play(own: Collect, collection: Collection, run: Trained | None, env: EnvCon
     return True
 
 
+def _fps(own: Collect, env: EnvConfig | None) -> float:
+    """Frame rate of the videos, 0 if there are to be none; looked at before hours of playing, not after."""
+    if own.videos is None:
+        if own.fps:
+            raise OneiroError("--fps is the frame rate of --videos FOLDER; name both or leave it out")
+        return 0.0
+    if env is None:
+        raise OneiroError(
+            "--videos films what is played; name an environment with --env, or a run with --run"
+        )
+    if importlib.util.find_spec("av") is None:
+        raise MissingExtra("av", "video")
+    fps = own.fps or env.steps_per_second
+    if not fps > 0:
+        raise OneiroError(
+            f"nobody knows how many steps a second {type(env).__name__} makes; name it with --fps"
+        )
+    if own.videos.is_dir() and not (own.videos / NAME).exists() and any(own.videos.iterdir()):
+        raise OneiroError(f"{own.videos} holds other files; name a new or empty folder with --videos")
+    return fps
+
+
+def _film(collection: Collection, folder: Path, env: EnvConfig, fps: float) -> None:
+    """mp4 + actions of every episode, and the note that says what the actions mean."""
+    codec = env.spaces().action
+    export_video(collection.store, folder, fps)
+    VideoNote.of(codec, meanings(env, codec.dim), fps, env.describe()).write(folder)
+
+
 def _import(own: Collect, collection: Collection) -> Any:
     if len(collection.store):
         raise OneiroError(
@@ -181,5 +219,7 @@ def _print(summary: dict[str, Any]) -> None:
     Console().print(table)
     if summary["crashed"]:
         print(f"{summary['crashed']} episodes were cut short by a crash; each is marked in its info")
+    if summary["videos"]:
+        print(f"videos: {summary['videos']}; oneiro train diamond-video --env.videos {summary['videos']}")
     if summary["minari"]:
         print(f"exported as the Minari data set {summary['minari']}")

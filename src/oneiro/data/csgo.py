@@ -21,6 +21,13 @@ _RIGHT = (2, 4, 10, 20, 30, 60, 100, 200, 300, 500, 1000)
 _DOWN = (2, 4, 10, 20, 50, 100, 200)
 MOUSE_X = (*(-x for x in reversed(_RIGHT)), 0, *_RIGHT)
 MOUSE_Y = (*(-y for y in reversed(_DOWN)), 0, *_DOWN)
+NAMES = (
+    *KEYS,
+    *("left button", "right button"),
+    *(f"mouse x {moved}" for moved in MOUSE_X),
+    *(f"mouse y {moved}" for moved in MOUSE_Y),
+)
+"""What each bit means."""
 SIZE = len(KEYS) + 2 + len(MOUSE_X) + len(MOUSE_Y)
 CODEC = ActionCodec(SIZE, (0.0,) * SIZE, (1.0,) * SIZE)
 """What a world takes: 51 numbers, each 0 or 1."""

@@ -55,7 +55,7 @@ def import_video(path: Path | str, store: EpisodeStore, codec: ActionCodec, form
     if count != len(frames):
         raise OneiroError(
             f"{path} has {len(frames)} frames but {count} actions; every frame needs one line, that of the action that "
-            "led to it (the first is not used)"
+            "led to it (the first is not used). Was the video cut short, or recorded longer than the actions?"
         )
     if step > 1 and {"reward", "terminated"} & table.keys():
         raise OneiroError(
@@ -191,6 +191,7 @@ def _actions(path: Path, values: np.ndarray, codec: ActionCodec) -> np.ndarray:
         row = int(np.argwhere(~np.isfinite(values))[0][0])
         raise OneiroError(f"{path}: the action of frame {row} is not a finite number")
     if values.ndim == 2 and values.shape[1] == codec.dim and not (codec.is_discrete and codec.dim == 1):
+        _require_known(path, values, codec)
         return values.astype(np.float32)
     wanted = (len(codec.groups),) if len(codec.groups) > 1 else ()
     if not codec.is_discrete or values.shape[1:] != wanted:
@@ -205,6 +206,23 @@ def _actions(path: Path, values: np.ndarray, codec: ActionCodec) -> np.ndarray:
     return codec.from_env(values.astype(np.int64)).numpy().astype(np.float32)
 
 
+def _require_known(path: Path, values: np.ndarray, codec: ActionCodec) -> None:
+    """OneiroError unless actions [T, A] are what the world takes; that of frame 0 is not used and may be zeros."""
+    if codec.is_discrete:
+        starts = np.cumsum((0, *codec.groups[:-1]))
+        wrong = (np.add.reduceat(values, starts, axis=1) != 1).any(1) | ((values != 0) & (values != 1)).any(1)
+        wanted = f"a 1 and zeros in each of the groups {codec.groups}"
+    else:
+        wrong = ((values < np.array(codec.low)) | (values > np.array(codec.high))).any(1)
+        wanted = f"numbers from {min(codec.low):g} to {max(codec.high):g}"
+    wrong[0] = False
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise OneiroError(
+            f"{path}: the action of frame {row} is {values[row].tolist()[:8]}, wanted are {wanted}"
+        )
+
+
 def export_video(store: EpisodeReader, folder: Path, fps: float) -> list[Path]:
     """Every episode of a store as NUMBER.mp4 (H.264, slightly lossy) and NUMBER.npz; returns the videos."""
     av = _av()
@@ -216,7 +234,8 @@ def export_video(store: EpisodeReader, folder: Path, fps: float) -> list[Path]:
         if frames is None or frames.shape[1] != 3:
             raise OneiroError(f"{store.folder} holds no colour pictures, so there is nothing to film")
         path = folder / f"{id:06d}.mp4"
-        with av.open(str(path), "w") as container:
+        part = path.with_suffix(".part")  # a name that is not read as a video
+        with av.open(str(part), "w", format="mp4") as container:
             stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             stream.height, stream.width = frames.shape[2:]
             # 4:4:4 keeps the colour of single pixels, and takes odd sizes too
@@ -231,6 +250,7 @@ def export_video(store: EpisodeReader, folder: Path, fps: float) -> list[Path]:
             reward=episode.reward,
             terminated=episode.terminated,
         )
+        part.replace(path)
         paths.append(path)
     return paths
 

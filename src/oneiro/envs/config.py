@@ -26,6 +26,8 @@ class EnvConfig(ABC):
 
     needs: ClassVar[tuple[str, str] | None] = None
     """(package, extra of oneiro) without which there is no such environment."""
+    is_playable: ClassVar[bool] = True
+    """False for recorded video, of which only observations and actions are known."""
 
     def __post_init__(self) -> None:
         for name in ("num", "max_crashes"):
@@ -48,6 +50,11 @@ class EnvConfig(ABC):
     def frames_per_step(self) -> int:
         """Frames of the game that pass in a step of the agent, for logs that count frames (action repeat)."""
         return 1
+
+    @property
+    def steps_per_second(self) -> float:
+        """Steps of the agent in a second of the game, the frame rate of films of it; 0 if nobody knows."""
+        return 0.0
 
     @property
     def benchmark(self) -> str:

@@ -6,8 +6,10 @@ import numpy as np
 from PIL import Image
 
 
-def shrink(frame: np.ndarray, size: int, rows: tuple[int, int] | None = None) -> np.ndarray:
-    """uint8 [H, W, 3] (or [H, W], [H, W, 1] grey) -> uint8 [3, size, size]; `rows` (first, last + 1) are kept.
+def shrink(
+    frame: np.ndarray, size: int, rows: tuple[int, int] | None = None, *, width: int = 0
+) -> np.ndarray:
+    """uint8 [H, W, 3] (or [H, W], [H, W, 1] grey) -> uint8 [3, size, width or size]; `rows` (first, last + 1) are kept.
 
     Bilinear with Pillow, whose filter widens when it shrinks, so that no pixel is skipped. No contrast stretch.
     """
@@ -15,15 +17,16 @@ def shrink(frame: np.ndarray, size: int, rows: tuple[int, int] | None = None) ->
     frame = frame[top:bottom]
     if frame.ndim == 2 or frame.shape[2] == 1:
         frame = np.repeat(frame.reshape(*frame.shape[:2], 1), 3, axis=2)
-    return np.ascontiguousarray(bilinear(frame[:, :, :3], size).transpose(2, 0, 1))
+    return np.ascontiguousarray(bilinear(frame[:, :, :3], size, width).transpose(2, 0, 1))
 
 
-def bilinear(frame: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3] -> the same with H = W = size, as Pillow does it."""
-    if frame.shape[:2] == (size, size):
+def bilinear(frame: np.ndarray, size: int, width: int = 0) -> np.ndarray:
+    """uint8 [H, W] or [H, W, 3] -> the same with H = size, W = width or size, as Pillow does it."""
+    width = width or size
+    if frame.shape[:2] == (size, width):
         return frame
     image = Image.fromarray(np.ascontiguousarray(frame))
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((width, size), Image.Resampling.BILINEAR))
 
 
 def area(frame: np.ndarray, size: int) -> np.ndarray:

@@ -18,6 +18,7 @@ SCENARIOS = (
     *("basic", "deadly_corridor", "deathmatch", "defend_the_center", "defend_the_line", "health_gathering"),
     *("health_gathering_supreme", "my_way_home", "predict_position", "take_cover"),
 )
+TICS_PER_SECOND = 35
 FEW = {  # where pressing one button at a time would not do
     "deathmatch": (
         *("ATTACK", "MOVE_FORWARD", "MOVE_BACKWARD", "MOVE_LEFT", "MOVE_RIGHT", "TURN_LEFT", "TURN_RIGHT"),
@@ -44,7 +45,8 @@ class VizDoomConfig(EnvConfig):
     skill: int = 0  # difficulty, 1 to 5; 0 = the scenario's own
     variables: bool = False  # also show the scenario's game variables (health, ammunition, ...) as "vector"
     resolution: str = "160x120"  # of the rendered screen, width x height
-    size: int = 64  # side of the resized picture, pixels
+    size: int = 64  # side of the resized picture, pixels; its height if width is given
+    width: int = 0  # of the resized picture, pixels; 0 = size
 
     needs: ClassVar = ("vizdoom", "doom")
 
@@ -60,6 +62,8 @@ class VizDoomConfig(EnvConfig):
             raise ValueError(f"skill must be 1 to 5, or 0 for the scenario's own, got {self.skill}")
         if self.resolution not in RESOLUTIONS:
             raise ValueError(f"resolution {self.resolution!r} is none of {', '.join(RESOLUTIONS)}")
+        if self.width < 0:
+            raise ValueError(f"width must be a number of pixels, or 0 for that of size, got {self.width}")
         height = int(self.resolution.split("x")[1])
         check_image(self.size, (0, height), height)
 
@@ -67,6 +71,11 @@ class VizDoomConfig(EnvConfig):
     def frames_per_step(self) -> int:
         """See `EnvConfig.frames_per_step`; a frame is a tic."""
         return self.action_repeat
+
+    @property
+    def steps_per_second(self) -> float:
+        """See `EnvConfig.steps_per_second`."""
+        return TICS_PER_SECOND / self.action_repeat
 
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
@@ -85,7 +94,10 @@ class VizDoomConfig(EnvConfig):
         facts += [f"skill {self.skill}"] * (self.skill > 0)
         facts += [f"buttons {' '.join(self.buttons)}"] * bool(self.buttons)
         facts += [f"at most {self.max_tics:,} tics" if self.max_tics else "its own time limit"]
-        facts += [f"{self.resolution} to {self.size}x{self.size}", "score = sum of the scenario's rewards"]
+        facts += [
+            f"{self.resolution} to {self.width or self.size}x{self.size}",
+            "score = sum of the scenario's rewards",
+        ]
         return ", ".join(facts)
 
 
@@ -99,7 +111,7 @@ class VizDoom(gymnasium.Env):
         self.pressed = _pressed(config, [button.name for button in game.get_available_buttons()])
         self.action_space = gymnasium.spaces.Discrete(len(self.pressed))
         spaces: dict[str, gymnasium.Space] = {
-            "image": gymnasium.spaces.Box(0, 255, (3, config.size, config.size), np.uint8)
+            "image": gymnasium.spaces.Box(0, 255, (3, config.size, config.width or config.size), np.uint8)
         }
         self._variables = game.get_available_game_variables() if config.variables else []
         if config.variables:
@@ -137,7 +149,7 @@ class VizDoom(gymnasium.Env):
             game.set_doom_skill(self.config.skill)
 
     def _observe(self) -> dict[str, np.ndarray]:
-        shown = {"image": shrink(self.engine.screen(), self.config.size)}
+        shown = {"image": shrink(self.engine.screen(), self.config.size, width=self.config.width)}
         if self.config.variables:
             values = [self.engine.game.get_game_variable(variable) for variable in self._variables]
             shown["vector"] = np.array(values, np.float32)

@@ -13,6 +13,7 @@ from oneiro.envs.config import EnvConfig
 from oneiro.envs.crafter import CrafterConfig
 from oneiro.envs.minigrid import MiniGridConfig
 from oneiro.envs.procgen import ProcgenConfig
+from oneiro.envs.recorded import RecordedConfig
 from oneiro.envs.takecover import TakeCoverConfig
 from oneiro.envs.vizdoom import VizDoomConfig
 from oneiro.errors import OneiroError
@@ -55,6 +56,8 @@ class KeyMap:
 
 def key_map(config: EnvConfig, codec: ActionCodec) -> KeyMap:
     """The keys of an environment, of its own or generic ones."""
+    if isinstance(config, RecordedConfig) and config.kind == "switches":
+        return _switches(config.actions)
     if not codec.is_discrete:
         return _box(config, codec)
     if len(codec.groups) > 1:
@@ -69,6 +72,8 @@ def key_map(config: EnvConfig, codec: ActionCodec) -> KeyMap:
 
 def meanings(config: EnvConfig, count: int) -> tuple[str, ...]:
     """Names of discrete actions as a person would say them; () if nobody knows."""
+    if isinstance(config, RecordedConfig):
+        return config.actions
     if isinstance(config, AtariConfig):
         return ATARI if count == len(ATARI) else _atari_minimal(config)
     if isinstance(config, MiniGridConfig):
@@ -205,6 +210,40 @@ PAIRS = (
     ("Digit1", "Digit2"), ("Digit3", "Digit4"), ("Digit5", "Digit6"), ("Digit7", "Digit8"), ("Digit9", "Digit0"),
 )  # fmt: skip
 """Keys for the numbers of a Box; the page leaves what lies beyond at rest."""
+
+
+def _switches(names: Sequence[str]) -> KeyMap:
+    """A key for each thing that can be on or off; a mouse that moved comes in bins, of which one is always on."""
+    still = {name.rpartition(" ")[0]: i for i, name in enumerate(names) if name in ("mouse x 0", "mouse y 0")}
+    idle = [float(i in still.values()) for i in range(len(names))]
+    named = [(i, *CSGO[name]) if name in CSGO else (i, "", name) for i, name in enumerate(names)]
+    taken = {key for _, key, _ in named}
+    spare = iter(key for key in SPARE if key not in taken)
+    bindings = []
+    for i, key, label in named:
+        axis = names[i].rpartition(" ")[0]
+        if axis in still and not key:
+            continue  # other movements of the mouse
+        if key := key or next(spare, ""):
+            action: list[float | None] = [None] * len(names)
+            action[i] = 1.0
+            if axis in still:
+                action[still[axis]] = 0.0
+            bindings.append(Binding((key,), label, tuple(action)))
+    bounds = {"low": (0.0,) * len(names), "high": (1.0,) * len(names)}
+    return KeyMap(bindings=tuple(bindings), idle=tuple(idle), is_box=True, **bounds)
+
+
+CSGO = {
+    **{letter: (f"Key{letter.upper()}", letter) for letter in "wasd"},
+    **{number: (f"Digit{number}", number) for number in "123"},
+    "r": ("KeyE", "reload"), "space": (SPACE, "jump"),
+    "left ctrl": ("ControlLeft", "crouch"), "left shift": ("ShiftLeft", "walk"),
+    "left button": ("KeyF", "fire"), "right button": ("KeyV", "aim"),
+    "mouse x -60": (LEFT, "look left"), "mouse x 60": (RIGHT, "look right"),
+    "mouse y -50": (UP, "look up"), "mouse y 50": (DOWN, "look down"),
+}  # fmt: skip
+"""Keys of Counter-Strike's switches, and what they are for; arrows move the mouse, as in the released code."""
 
 
 def _groups(codec: ActionCodec) -> KeyMap:

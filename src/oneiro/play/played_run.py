@@ -49,6 +49,11 @@ class PlayedRun:
             starts = Replayed(run.store)
         except (OneiroError, OSError) as error:
             logger.info("%s has no replay to begin in: %s", run.folder.path, error)
+        if not starts and not config.is_playable:
+            raise OneiroError(
+                f"{run.folder.path} has no replay, and recorded video cannot be played, so no dream can begin; train "
+                "it until its videos are read"
+            )
         if not starts:
             config.require()
             starts = Wandered(config, run.spaces.action)
@@ -81,12 +86,7 @@ class PlayedRun:
         rows = (origin or self).starts.rows(place, self.agent.world.context or CONTEXT)
         shown = observed({k: x[0, -1].numpy() for k, x in rows.obs.items()}, self.spaces)
         rows = tree.to(rows, self.agent.world.device)
-        carry = self.agent.start(1)
-        for t in range(rows.is_first.shape[1]):
-            carry = self.agent.observe(carry, rows.at(t))
-            if t + 1 < rows.is_first.shape[1]:
-                memory = self.agent.behaviour.watch(self.agent.world, carry.state, carry.memory)
-                carry = Carry(state=carry.state, memory=memory)
+        carry = self.agent.settle(rows, rows.is_first.shape[1])  # the world looks, even if the agent is blind
         return carry, shown
 
     def sees_like(self, other: "PlayedRun") -> bool:

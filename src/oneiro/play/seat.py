@@ -173,7 +173,9 @@ class Seat:
             "keys": run.keys.to_json(),
             "knobs": [vars(knob) for knob in self.session.knobs.values()],
             "starts": run.starts.source,
-            "has_real": limits.environments > 0 and picture_name(run.spaces) is not None,
+            "has_real": run.config.is_playable
+            and limits.environments > 0
+            and picture_name(run.spaces) is not None,
             "film_frames": limits.film_frames,
             "max_horizon": limits.horizon,
             "messages_per_second": limits.messages_per_second,

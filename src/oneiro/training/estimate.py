@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,10 @@ from oneiro.training.epochs import Epochs
 from oneiro.training.evolve import Evolve
 from oneiro.training.fit import Fitter, parameter_counts
 from oneiro.training.guard import Guard
-from oneiro.training.memory_count import blank_rows
+from oneiro.training.memory_count import ALLOCATOR, blank_rows, count_update
 from oneiro.training.needs import memory_of, needs, online_stage
 from oneiro.training.online import Online
+from oneiro.training.plan import Plan, StagePlan
 from oneiro.training.recipe import Recipe
 from oneiro.training.run import GIB, build_agent
 from oneiro.training.schedule import Collect, Memorise, Stage, Update, stages
@@ -43,57 +44,9 @@ from oneiro.types import Carry
 
 _PATIENCE = 3.0  # seconds of playing, at most
 _ENOUGH = 2.0  # seconds of repeating a moment, after which no further repetition begins
+_LARGE = 100_000_000  # numbers of an agent above which an offline recipe is only counted
 _TRIED = 8 << 30  # bytes of an update above which it is not tried
 _STEPS = 32  # rows of a sequence that are tried on the CPU
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagePlan:
-    """One line of the plan."""
-
-    name: str
-    about: str
-    seconds: float | None
-    """None: not measured."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a recipe would take on this machine."""
-
-    device: str
-    parameters: dict[str, int]
-    schedule: list[StagePlan]
-    rows: int
-    replay_gib: float
-    ram_gib: float
-    gpu_gib: float
-    ram_bytes: dict[str, int] = field(default_factory=dict)
-    """What the RAM is for, where it was counted."""
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float | None:
-        """Of the whole schedule, if every stage was measured."""
-        known = [s.seconds for s in self.schedule if s.seconds is not None]
-        return sum(known) if len(known) == len(self.schedule) else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "seconds": self.seconds}
-
-    def __str__(self) -> str:
-        width = max(map(len, self.parameters))
-        lines = [f"device: {self.device}", "", "parameters"]
-        lines += [f"  {name:{width}} {count:>12,}" for name, count in self.parameters.items()]
-        lines += ["", "schedule"]
-        lines += [f"  {s.name:10} {_clock(s.seconds):>9}  {s.about}" for s in self.schedule]
-        lines += ["", f"replay: {self.rows:,} rows, about {self.replay_gib:.1f} GiB on disk"]
-        lines += [
-            f"RAM: about {self.ram_gib:.1f} GiB" + (f", GPU {self.gpu_gib:.1f} GiB" if self.gpu_gib else "")
-        ]
-        lines += [f"time: up to {_clock(self.seconds)}"] if self.seconds is not None else []
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
@@ -102,6 +55,8 @@ def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
     spaces = recipe.env.spaces()
     if online_stage(recipe) is not None:
         return _estimate_online(recipe, spaces, report.device, timed)
+    if _weights(recipe, spaces) > _LARGE:
+        return _estimate_large(recipe, spaces, report.device)
     agent = build_agent(recipe, spaces).to(report.device).eval()
     notes: list[str] = []
     play_facts = _Played.measure(recipe, agent, notes) if timed else _Played()
@@ -123,6 +78,40 @@ def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
         replay_gib=rows * play_facts.bytes_per_row / GIB,
         ram_gib=max(*peaks, _peak()) / GIB + recipe.data.ram,
         gpu_gib=gpu,
+        notes=notes,
+    )
+
+
+def _weights(recipe: Recipe, spaces: Spaces) -> int:
+    """Numbers in the agent, counted on shapes alone."""
+    with torch.device("meta"):
+        return sum(x.numel() for x in build_agent(recipe, spaces).state_dict().values())
+
+
+def _estimate_large(recipe: Recipe, spaces: Spaces, device: torch.device) -> Plan:
+    """Nothing is built: memory is counted on shapes alone, time is not measured."""
+    named = stages(recipe.schedule)
+    counted = [count_update(recipe, spaces, stage) for _, stage in named if isinstance(stage, Update)]
+    with torch.device("meta"):
+        parameters = parameter_counts(build_agent(recipe, spaces))
+    kind = "GPU memory" if device.type == "cuda" else "RAM"
+    need = ALLOCATOR[device.type] * max((each.peak for each in counted), default=0) / GIB
+    there = memory_of(device)[1] / GIB
+    notes = [
+        f"an agent of {sum(parameters[o] for o in ('world', 'behaviour')):,} weights is counted on shapes alone: time "
+        "was not measured, and what the videos take on the disk depends on them",
+    ]
+    if need > there:
+        notes.append(f"an update needs {need:.1f} GiB of {kind} and the machine has {there:.1f}")
+    is_gpu = device.type == "cuda"
+    return Plan(
+        device=runtime.describe_device(device),
+        parameters=parameters,
+        schedule=[StagePlan(name=name, about=stage.line(), seconds=None) for name, stage in named],
+        rows=0,
+        replay_gib=0.0,
+        ram_gib=_peak() / GIB + recipe.data.ram + (0.0 if is_gpu else need),
+        gpu_gib=need if is_gpu else 0.0,
         notes=notes,
     )
 
@@ -360,11 +349,3 @@ def _peak() -> int:
     except ImportError:  # Windows
         return info.rss
     return max(info.rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -38,6 +38,12 @@ class Fit:
     """
 
     groups: tuple[Group, ...]
+    pieces: int = 1
+    """A batch is gone through in so many pieces whose gradients are averaged: as many times less memory."""
+
+    def __post_init__(self) -> None:
+        if self.pieces < 1:
+            raise ValueError(f"pieces must be at least 1, got {self.pieces}")
 
 
 class Fitter:
@@ -72,8 +78,7 @@ class Fitter:
         A non-finite one is skipped, counted and reported.
         """
         chosen = range(len(self.fit.groups)) if only is None else only
-        losses = self._losses(batch, before, chosen)
-        gradients = [self._gradients(i, losses) for i in chosen]  # all of them before any weight moves
+        losses, gradients = self._learned(batch, before, chosen)
         losses, gradients = self._joint(losses, gradients)
         for i, found in zip(chosen, gradients, strict=True):
             group, named, optimizer, step = (
@@ -97,6 +102,39 @@ class Fitter:
         for owner in {owner for i in chosen for owner, _ in self.parts[i]}:
             getattr(self.agent, owner).after_update()
         return losses
+
+    def _learned(
+        self, batch: TimeStep, before: State | None, chosen: Sequence[int]
+    ) -> tuple[Losses, list[Gradients]]:
+        """Losses and the gradients of each group, all of them before any weight moves; means over the pieces."""
+        pieces, size = self.fit.pieces, len(batch.mask)
+        if pieces == 1:
+            losses = self._losses(batch, before, chosen)
+            return losses, [self._gradients(i, losses) for i in chosen]
+        if size % pieces:
+            raise OneiroError(f"a batch of {size} cannot be cut into {pieces} equal pieces; change either")
+        total: Losses | None = None
+        gradients: list[list[Tensor | None]] = []
+        for start in range(0, size, size // pieces):
+            part = tree.map(lambda x, at=start: x[at : at + size // pieces], batch)
+            losses = self._losses(part, None, chosen)
+            if before is not None or losses.after is not None:
+                raise OneiroError(
+                    "what carries a state from batch to batch cannot be fitted in pieces; set pieces 1"
+                )
+            found = [self._gradients(i, losses) for i in chosen]
+            if total is None:
+                total, gradients = Losses({}, {}), [[None] * len(each) for each in found]
+            for mean, own in ((total.by_part, losses.by_part), (total.metrics, losses.metrics)):
+                for name, value in own.items():
+                    mean[name] = mean.get(name, 0.0) + value.detach() / pieces
+            for sums, own in zip(gradients, found, strict=True):
+                for j, (known, gradient) in enumerate(zip(sums, own, strict=True)):
+                    if gradient is not None:
+                        share = gradient / pieces
+                        sums[j] = share if known is None else known.add_(share)
+        assert total is not None
+        return total, [tuple(each) for each in gradients]
 
     def _gradients(self, i: int, losses: Losses) -> Gradients:
         """Of the sum of the losses of group i, with respect to its parameters alone."""

@@ -22,6 +22,7 @@ from oneiro.spaces import Spaces
 from oneiro.training.fit import Fitter, parameter_counts
 from oneiro.training.online import Online
 from oneiro.training.recipe import Recipe
+from oneiro.training.schedule import Update
 from oneiro.types import TimeStep
 
 ALLOCATOR = {"cpu": 1.25, "cuda": 1.2}
@@ -44,14 +45,14 @@ class UpdateMemory:
         return self.peak - self.weights - self.optimizer
 
 
-def count_update(recipe: Recipe, spaces: Spaces, stage: Online) -> UpdateMemory:
+def count_update(recipe: Recipe, spaces: Spaces, stage: Online | Update) -> UpdateMemory:
     """Count an update of `stage`. OneiroError if the world cannot be run without content."""
     try:
         with torch.device("meta"), _Tally() as tally:
             world = recipe.world.build(spaces)
             agent = Agent(world, recipe.behaviour.build(spaces, world.feature_dim)).train()
             weights = tally.now
-            fitter = Fitter(stage.fit, agent, _NoGuard())  # type: ignore[arg-type]
+            fitter = Fitter(replace(stage.fit, pieces=1), agent, _NoGuard())  # type: ignore[arg-type]
             fitter.apply(blank_rows(agent, *_short(stage), memo=False))  # which makes the optimizer's state
             optimizer = tally.now - weights
             tally.peak = tally.now
@@ -60,6 +61,8 @@ def count_update(recipe: Recipe, spaces: Spaces, stage: Online) -> UpdateMemory:
             memo = world.memo(world.start(1))
     except (NotImplementedError, RuntimeError) as error:
         raise OneiroError(f"the memory of an update cannot be counted on the meta device: {error}") from error
+    if stage.fit.pieces > 1:  # their sum is kept beside the gradients of the present piece
+        tally.peak += sum(x.nbytes for named in fitter.named for _, x in named)
     return UpdateMemory(
         parameters=parameter_counts(agent),
         weights=weights,
@@ -69,8 +72,13 @@ def count_update(recipe: Recipe, spaces: Spaces, stage: Online) -> UpdateMemory:
     )
 
 
-def _short(stage: Online) -> tuple[int, int]:
-    """As many rows as the batch, in sequences of two: the sums are the same, the steps to run through fewer."""
+def _short(stage: Online | Update) -> tuple[int, int]:
+    """As many rows as the batch, in sequences of two: the sums are the same, the steps to run through fewer.
+
+    Segments of an `Update` may be all that a world can learn from: they are taken whole, one piece of the batch.
+    """
+    if isinstance(stage, Update):
+        return stage.batch.size // stage.fit.pieces, getattr(stage.batch, "length", 1)
     return -(-stage.rows // 2), min(2, stage.batch.length)
 
 
@@ -108,7 +116,7 @@ class _Tally(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:  # a number is asked for: there is none
-            return False if args[0].dtype == torch.bool else 0.0
+            return False if args[0].dtype == torch.bool else 1.0  # AdamW divides by 1 - beta^step
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
