@@ -10,7 +10,12 @@ from oneiro.errors import OneiroError, nearest
 from oneiro.targets import load_target
 from oneiro.training.recipe import Recipe
 
-_MODULES = ("oneiro.recipes.vmc", "oneiro.recipes.dreamerv3", "oneiro.recipes.diamond")
+_MODULES = (
+    "oneiro.recipes.vmc",
+    "oneiro.recipes.dreamerv3",
+    "oneiro.recipes.diamond",
+    "oneiro.recipes.diamond_doom",
+)
 _entries: dict[str, "Entry"] = {}
 
 
