@@ -1,8 +1,9 @@
 """What DIAMOND learns on a small machine: `python benchmarks/diamond_evidence.py learn steps ddpm`.
 
-    learn   runs of diamond-doom: real scores, F1 of reward and end on held-out episodes, a film of a long dream
-    steps   PSNR of the first run's dreams over the horizon with 1, 3, 5 and 10 denoising steps
-    ddpm    the same for two denoisers fitted to the first run's episodes alike, one by EDM, one by DDPM
+    learn     runs of diamond-doom: real scores, F1 of reward and end on held-out episodes, a film of a long dream
+    foretell  F1 alone, of the first run as it stands
+    steps     PSNR of the first run's dreams over the horizon with 1, 3, 5 and 10 denoising steps
+    ddpm      the same for two denoisers fitted to the first run's episodes alike, one by EDM, one by DDPM
 
 Finished runs are not repeated and stopped ones go on. Writes results/diamond_NAME.json, .md and pictures.
 """
@@ -25,9 +26,10 @@ from oneiro.data.episodes import Episode
 from oneiro.data.samplers import prefetch
 from oneiro.data.store import EpisodeStore
 from oneiro.evaluation.film import Style, open_loop_film, open_loop_strip
-from oneiro.evaluation.foretelling import Foretelling, foretelling
-from oneiro.evaluation.open_loop import OpenLoopResult, open_loop
+from oneiro.evaluation.foretelling import SIGNS, Foretelling, class_score, foretelling
+from oneiro.evaluation.open_loop import OpenLoopResult, open_loop, rows
 from oneiro.evaluation.stage import load_scores
+from oneiro.nets.edm import from_levels
 from oneiro.recipes.saved import open_run
 from oneiro.training.fit import Fit, Fitter
 from oneiro.training.guard import Guard
@@ -75,7 +77,9 @@ def drift(world: WorldModel, episodes: list[Episode]) -> dict[str, OpenLoopResul
     found = {}
     for steps in STEPS:
         name = f"{steps} step{'s' * (steps > 1)}"
-        found[name] = open_loop(world, episodes, context=CONTEXT, horizon=HORIZON, settings={"steps": steps})
+        found[name] = open_loop(
+            world, episodes, context=CONTEXT, horizon=HORIZON, settings={"steps": float(steps)}
+        )
     return found
 
 
@@ -95,7 +99,7 @@ def drift_lines(found: dict[str, OpenLoopResult]) -> tuple[list[str], dict]:
 
 def learn(root: Path, seeds: list[int]) -> None:
     """Scores and F1 of every finished run; a film of the first."""
-    rows, told = [], []
+    finished, told = [], []
     for seed in seeds:
         one = trial(root, seed)
         oneiro(one.command)
@@ -105,7 +109,7 @@ def learn(root: Path, seeds: list[int]) -> None:
         told.append((seed, foretelling(run.agent.world, held_out(run, root, "held", 40))))
         record = {"label": one.label, "seed": seed, "command": " ".join(one.command)}
         record |= {"seconds": metrics[-1]["time"], "scores": {k: compact(s) for k, s in scores.items()}}
-        rows.append(record | {"foretelling": _json(told[-1][1])})
+        finished.append(record | {"foretelling": _json(told[-1][1])})
         if seed == seeds[0]:
             result = open_loop(
                 run.agent.world,
@@ -119,7 +123,7 @@ def learn(root: Path, seeds: list[int]) -> None:
     about = facts("DIAMOND on VizDoom basic", "python benchmarks/diamond_evidence.py learn")
     lines = [f"# {about['title']}", "", *(f"- {k}: {v}" for k, v in about.items() if k != "title"), ""]
     lines += ["Score = the game's own points, 100 episodes, the same ones for each policy. Mean ± standard"]
-    lines += ["deviation (95 % interval). The behaviour learned in dreams only.", "", *table(rows), ""]
+    lines += ["deviation (95 % interval). The behaviour learned in dreams only.", "", *table(finished), ""]
     lines += ["Reward signs and ends, foretold one step ahead on 40 held-out episodes of random play:", ""]
     lines += ["| seed | class | rows | precision | recall | F1 |", "|---|---|---|---|---|---|"]
     for seed, found in told:
@@ -128,7 +132,53 @@ def learn(root: Path, seeds: list[int]) -> None:
                 shares = f"{score.precision:.2f} | {score.recall:.2f} | {score.f1:.2f}"
                 lines.append(f"| {seed} | {name} | {score.true} | {shares} |")
     lines += ["", "Film: [diamond_film.webp](diamond_film.webp), 100 dreamed steps beside the truth."]
-    write("diamond_learn", {**about, "trials": rows}, lines)
+    write("diamond_learn", {**about, "trials": finished}, lines)
+
+
+def foretell(root: Path, seeds: list[int]) -> None:
+    """F1 of the first run's world as it stands, in imagination and of its reward model on two real frames."""
+    run = open_run(trial(root, seeds[0]).path)
+    world, episodes = run.agent.world, held_out(run, root, "held", 40)
+    found = {
+        "imagined next frame": foretelling(world, episodes, batch=40),
+        "real next frame": _on_real_pairs(world, episodes),
+    }
+    about = facts("DIAMOND: reward and end foretold", "python benchmarks/diamond_evidence.py foretell")
+    about["checkpoint"] = run.checkpoint
+    lines = [
+        f"# {about['title']}",
+        "",
+        "40 held-out episodes of random play, one step ahead of real rows.",
+        "",
+    ]
+    lines += [f"- {k}: {v}" for k, v in about.items() if k != "title"]
+    lines += [
+        "",
+        "| the reward model sees | class | rows | foretold | precision | recall | F1 |",
+        "|---" * 7 + "|",
+    ]
+    for name, one in found.items():
+        for kind, score in {**one.reward, "end": one.end}.items():
+            if score is not None and score.true + score.foretold:
+                shares = f"{score.precision:.2f} | {score.recall:.2f} | {score.f1:.2f}"
+                lines.append(f"| {name} | {kind} | {score.true} | {score.foretold} | {shares} |")
+    write("diamond_foretelling", {**about, "found": {k: _json(v) for k, v in found.items()}}, lines)
+
+
+@torch.no_grad()
+def _on_real_pairs(world: WorldModel, episodes: list[Episode]) -> Foretelling:
+    """As `foretelling`, but the frame that is judged is the real one."""
+    signs, ends = [], []
+    for episode in episodes:
+        row = rows(episode, 0, len(episode))
+        frames, action = from_levels(row.obs["image"])[None], row.action[None, 1:]
+        live = torch.ones(action.shape[:2], dtype=torch.bool)
+        logits, _, _ = world.reward(frames, action, *world.reward.start(1), live, ~live)
+        signs.append(np.stack([logits[0, :, :3].argmax(-1).numpy() - 1, np.sign(episode.reward[1:])]))
+        ends.append(np.stack([logits[0, :, 3:].argmax(-1).numpy() > 0, episode.terminated[1:]]))
+    sign, end = np.concatenate(signs, 1), np.concatenate(ends, 1)
+    reward = {name: class_score(sign[0] == value, sign[1] == value) for name, value in SIGNS.items()}
+    return Foretelling(reward=reward, end=class_score(end[0], end[1]), rows=end.shape[1])
 
 
 def _json(found: Foretelling) -> dict:
@@ -174,8 +224,8 @@ def _fitted(run: Trained, objective: str, file: Path) -> WorldModel:
     fit = Fit(groups=epochs.fit.groups[:1])
     fitter = Fitter(fit, Agent(world.train(), run.agent.behaviour), Guard(file.with_suffix(".guard")))
     batch = replace(epochs.tasks[0].batch, length=CONTEXT + 1, quarters=())
-    for k, rows in enumerate(prefetch(batch.build(run.store, seed=0), 0, UPDATES)):
-        losses = fitter.apply(rows)
+    for k, segments in enumerate(prefetch(batch.build(run.store, seed=0), 0, UPDATES)):
+        losses = fitter.apply(segments)
         if (k + 1) % 50 == 0:
             print(objective, k + 1, float(losses.metrics["denoiser/loss"]), flush=True)
     torch.save(world.state_dict(), file)
@@ -196,7 +246,7 @@ def _report(name: str, title: str, found: dict[str, OpenLoopResult], text: str, 
     )
 
 
-EXPERIMENTS = {f.__name__: f for f in (learn, steps, ddpm)}
+EXPERIMENTS = {f.__name__: f for f in (learn, foretell, steps, ddpm)}
 
 
 def main() -> None:

@@ -115,10 +115,10 @@ class Knobbed(Ball):
 
 def test_settings_turn_the_knobs_of_the_dream():
     true = open_loop(Knobbed(), [episode()], context=1, horizon=6)
-    still = open_loop(Knobbed(), [episode()], context=1, horizon=6, settings={"still": 1})
+    still = open_loop(Knobbed(), [episode()], context=1, horizon=6, settings={"still": 1.0})
     assert true.psnr.min() == pytest.approx(100)
     assert np.array_equal(still.dream[0, 0, 6, 0, 7], still.truth[0, 0, 0, 7])
     assert still.psnr.min() < 40
     carry = Carry(state=Knobbed().start(1), memory={})
     with pytest.raises(ValueError, match="no settings"):
-        next(imagine(Knobbed(), Right(), carry, through=True, settings={"still": 1}))
+        next(imagine(Knobbed(), Right(), carry, through=True, settings={"still": 1.0}))

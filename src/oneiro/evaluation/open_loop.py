@@ -85,7 +85,7 @@ def open_loop(
 ) -> OpenLoopResult:
     """Compare dream and truth on rows `first` .. `first + context + horizon` of each episode long enough.
 
-    `settings`: knobs of the world at other values, such as {"steps": 1} for DIAMOND's denoising steps.
+    `settings`: knobs of the world at other values, such as {"steps": 1.0} for DIAMOND's denoising steps.
 
     Raises OneiroError if no episode is long enough, Undecodable if the world cannot draw.
     """

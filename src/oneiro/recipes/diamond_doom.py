@@ -24,7 +24,10 @@ def diamond_doom(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
 
     The game takes a point for every tic, five for every shot, and gives 101 for the monster. Of rewards the world
     knows the sign only, which is -1 at each decision but for the last one of a won episode: the best policy for
-    the signs is to win soon. Size smoke is for continuous integration.
+    the signs is to win soon.
+
+    Not yet shown to learn: in dreams of 100 steps the room and the gun stay, but the monster, two pixels wide, fades
+    at the first dreamed step (seed 0, see results/diamond_steps.md). Size smoke is for continuous integration.
     """
     smoke = size == "smoke"
     env = VizDoomConfig(scenario="basic", action_repeat=4, rows=(40, 104), size=24, num=2)
