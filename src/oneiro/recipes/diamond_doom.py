@@ -27,7 +27,8 @@ def diamond_doom(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
     the signs is to win soon.
 
     Not yet shown to learn: in dreams of 100 steps the room and the gun stay, but the monster, two pixels wide, fades
-    at the first dreamed step (seed 0, see results/diamond_steps.md). Size smoke is for continuous integration.
+    at the first dreamed step (results/diamond_steps.md), and the reward model foretells no shot
+    (results/diamond_foretelling.md); one seed. Size smoke is for continuous integration.
     """
     smoke = size == "smoke"
     env = VizDoomConfig(scenario="basic", action_repeat=4, rows=(40, 104), size=24, num=2)
