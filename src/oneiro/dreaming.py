@@ -1,6 +1,6 @@
 """`imagine` is the only imagination loop; `dream` keeps every row of it, `dream_score` only the returns."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import nullcontext
 
 import torch
@@ -21,13 +21,17 @@ def imagine(
     through: bool = False,
     temperature: float = 1.0,
     explore: bool = False,
+    settings: Mapping[str, float] | None = None,
 ) -> Generator[tuple[Decision, Prediction, Carry], Carry | None, None]:
     """Act, step, repeat without end: yields (decision, prediction, carry after).
 
     The consumer may `send` back a carry to go on with (fewer rows, or rows reset); otherwise its own goes on.
-    With `through` the graph through `world.step` is kept, else only the behaviour's own.
+    With `through` the graph through `world.step` is kept, else only the behaviour's own. `settings`: knobs of the
+    world at other values (`WorldModel.knobs`), without `through`.
     """
-    step = world.step if through else world.stepper()
+    if through and settings:
+        raise ValueError("a dream through which gradients pass takes no settings; change the world's config")
+    step = world.step if through else world.turned(settings or {})
     while True:
         decision = behaviour.act(world, carry.state, carry.memory, goal=goal, explore=explore)
         with nullcontext() if through else torch.no_grad():

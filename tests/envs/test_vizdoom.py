@@ -3,6 +3,7 @@ import pytest
 
 pytest.importorskip("vizdoom")
 
+from oneiro.envs.image import shrink
 from oneiro.envs.vizdoom import SCENARIOS, VizDoomConfig
 from oneiro.errors import OneiroError
 from oneiro.spaces import Spaces
@@ -64,6 +65,18 @@ def test_variables_limits_and_repeats():
     env.close()
     with pytest.raises(OneiroError, match="no game variables"):
         VizDoomConfig(scenario="my_way_home", variables=True).env()
+
+
+def test_rows_crop_the_screen():
+    whole, part = (VizDoomConfig(scenario="basic", size=16, rows=rows).env() for rows in ((), (40, 104)))
+    full, cut = (env.reset(seed=3)[0]["image"] for env in (whole, part))
+    whole.close()
+    assert np.array_equal(cut, shrink(part.engine.screen(), 16, (40, 104)))
+    assert not np.array_equal(cut, full)
+    part.close()
+    assert "rows 40-103 to 16x16" in part.config.describe()
+    with pytest.raises(ValueError, match="rows are"):
+        VizDoomConfig(rows=(1,))
 
 
 @pytest.mark.parametrize("values", [{"action_repeat": 0}, {"skill": 6}, {"resolution": "1x1"}, {"size": 0}])

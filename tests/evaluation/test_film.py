@@ -15,6 +15,7 @@ from oneiro.evaluation.film import (
     agent_in_env,
     dream_at_temperatures,
     open_loop_film,
+    open_loop_strip,
     real_episode,
 )
 from oneiro.evaluation.open_loop import open_loop
@@ -160,3 +161,13 @@ def test_open_loop_film_shows_truth_dream_and_their_difference():
     assert (top_left(film.frames[4], 0) == result.truth[0, 4]).all()
     assert (top_left(film.frames[4], 1) == result.dream[0, 0, 4]).all()
     assert top_left(film.frames[4], 2).max() == 0
+
+
+def test_a_strip_shows_the_truth_and_every_dream():
+    result = open_loop(Ball(), [episode()], context=1, horizon=8)
+    one = open_loop_strip({"a": result}, (0, 4, 8), scale=2)
+    two = open_loop_strip({"a": result, "b": result}, (0, 4, 8), scale=2)
+    assert two.shape[0] > one.shape[0]
+    assert two.shape[1:] == one.shape[1:]
+    pair = (one.shape[0] - 12) // 2  # rows of one kind of panel
+    assert np.array_equal(one[38:70], one[38 + pair : 70 + pair])  # an exact dream looks like the truth

@@ -3,11 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from ball_world import Ball, episode
+from ball_world import Ball, Right, episode
 
+from oneiro.dreaming import imagine
 from oneiro.errors import OneiroError, Undecodable
 from oneiro.evaluation.open_loop import open_loop, psnr, ssim
 from oneiro.evaluation.seeding import evaluating
+from oneiro.types import Carry, Prediction
 
 
 def test_an_exact_world_dreams_the_truth():
@@ -95,3 +97,28 @@ def test_evaluation_leaves_mode_and_random_numbers_as_they_were():
     assert world.training
     assert (torch.rand(3) == expected).all()
     assert math.isfinite(expected.sum())
+
+
+class Knobbed(Ball):
+    """Has a knob that holds the ball still."""
+
+    def turned(self, settings):
+        if not settings.get("still"):
+            return self.stepper()
+
+        def step(state, action, temperature=1.0):
+            ahead = self.step(dict(state), action, temperature)
+            return Prediction({**ahead.state, "x": state["x"]}, ahead.reward, ahead.cont)
+
+        return step
+
+
+def test_settings_turn_the_knobs_of_the_dream():
+    true = open_loop(Knobbed(), [episode()], context=1, horizon=6)
+    still = open_loop(Knobbed(), [episode()], context=1, horizon=6, settings={"still": 1.0})
+    assert true.psnr.min() == pytest.approx(100)
+    assert np.array_equal(still.dream[0, 0, 6, 0, 7], still.truth[0, 0, 0, 7])
+    assert still.psnr.min() < 40
+    carry = Carry(state=Knobbed().start(1), memory={})
+    with pytest.raises(ValueError, match="no settings"):
+        next(imagine(Knobbed(), Right(), carry, through=True, settings={"still": 1.0}))

@@ -33,7 +33,8 @@ class VizDoomConfig(EnvConfig):
 
     Actions: none, and each button of the scenario alone (deathmatch: a set of 12); `buttons` names others, "+" presses
     several together. A decision lasts `action_repeat` tics (35 a second) whose rewards are added up. Terminated when
-    the game ends, truncated at the scenario's limit; score = sum of rewards. Picture: the screen, resized.
+    the game ends, truncated at the scenario's limit; score = sum of rewards. Picture: the screen or
+    some of its rows, resized.
     """
 
     scenario: str = "basic"  # basic, defend_the_center, health_gathering, my_way_home, deathmatch, ...
@@ -45,6 +46,7 @@ class VizDoomConfig(EnvConfig):
     skill: int = 0  # difficulty, 1 to 5; 0 = the scenario's own
     variables: bool = False  # also show the scenario's game variables (health, ammunition, ...) as "vector"
     resolution: str = "160x120"  # of the rendered screen, width x height
+    rows: tuple[int, ...] = ()  # (first, last + 1) row of the screen that is kept; () = all
     size: int = 64  # side of the resized picture, pixels; its height if width is given
     width: int = 0  # of the resized picture, pixels; 0 = size
 
@@ -64,8 +66,16 @@ class VizDoomConfig(EnvConfig):
             raise ValueError(f"resolution {self.resolution!r} is none of {', '.join(RESOLUTIONS)}")
         if self.width < 0:
             raise ValueError(f"width must be a number of pixels, or 0 for that of size, got {self.width}")
+        if len(self.rows) not in (0, 2):
+            raise ValueError(f"rows are (first, last + 1), or () for all of the screen; got {self.rows}")
         height = int(self.resolution.split("x")[1])
-        check_image(self.size, (0, height), height)
+        check_image(self.size, self.kept, height)
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """(first, last + 1) row of the screen that is shown."""
+        first, stop = self.rows or (0, int(self.resolution.split("x")[1]))
+        return first, stop
 
     @property
     def frames_per_step(self) -> int:
@@ -94,8 +104,9 @@ class VizDoomConfig(EnvConfig):
         facts += [f"skill {self.skill}"] * (self.skill > 0)
         facts += [f"buttons {' '.join(self.buttons)}"] * bool(self.buttons)
         facts += [f"at most {self.max_tics:,} tics" if self.max_tics else "its own time limit"]
+        cut = f" rows {self.rows[0]}-{self.rows[1] - 1}" if self.rows else ""
         facts += [
-            f"{self.resolution} to {self.width or self.size}x{self.size}",
+            f"{self.resolution}{cut} to {self.width or self.size}x{self.size}",
             "score = sum of the scenario's rewards",
         ]
         return ", ".join(facts)
@@ -149,7 +160,9 @@ class VizDoom(gymnasium.Env):
             game.set_doom_skill(self.config.skill)
 
     def _observe(self) -> dict[str, np.ndarray]:
-        shown = {"image": shrink(self.engine.screen(), self.config.size, width=self.config.width)}
+        shown = {
+            "image": shrink(self.engine.screen(), self.config.size, self.config.kept, width=self.config.width)
+        }
         if self.config.variables:
             values = [self.engine.game.get_game_variable(variable) for variable in self._variables]
             shown["vector"] = np.array(values, np.float32)

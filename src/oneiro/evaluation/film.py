@@ -1,6 +1,6 @@
 """The films: truth beside dream, the agent in its dream, in several dreams, and in the real environment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import gymnasium
@@ -156,6 +156,28 @@ def open_loop_film(
             )
         frames.append(draw(grid, style.scale, has_bar=False))
     return Film(frames=np.stack(frames), fps=style.fps)
+
+
+def open_loop_strip(
+    results: Mapping[str, OpenLoopResult], at: Sequence[int], *, episode: int = 0, scale: int = 3
+) -> np.ndarray:
+    """uint8 [H, W, 3]: the truth at the columns `at`, and below it each named dream of that episode."""
+    first = next(iter(results.values()))
+    rows = [("truth", "real", first.truth[episode], None)]
+    rows += [(name, "dream", r.dream[episode, 0], r.psnr[episode, 0]) for name, r in results.items()]
+    grid = [
+        [
+            Panel(
+                image=images[t],
+                title=name if j == 0 else "",
+                tone=tone,
+                note=f"step {t}" if psnr is None else f"{psnr[t]:.1f} dB",
+            )
+            for j, t in enumerate(at)
+        ]
+        for name, tone, images, psnr in rows
+    ]
+    return draw(grid, scale, has_bar=False)
 
 
 def _dreams(agent: Agent, starts: Carry, horizon: int, temperature: float, seed: int) -> list[_Dreamed]:

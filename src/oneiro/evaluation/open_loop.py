@@ -8,7 +8,7 @@ Column 0 is the world's picture of the last row it saw: what is lost there is lo
 The baseline is persistence: that last real frame, held.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,8 +81,11 @@ def open_loop(
     samples: int = 1,
     temperature: float = 1.0,
     seed: int = 0,
+    settings: Mapping[str, float] | None = None,
 ) -> OpenLoopResult:
     """Compare dream and truth on rows `first` .. `first + context + horizon` of each episode long enough.
+
+    `settings`: knobs of the world at other values, such as {"steps": 1.0} for DIAMOND's denoising steps.
 
     Raises OneiroError if no episode is long enough, Undecodable if the world cannot draw.
     """
@@ -100,7 +103,7 @@ def open_loop(
         state = world.absorb(world.start(len(chosen)), seen)
         plan = batch.action[:, context:]  # type: ignore[index]
         many = renumber(tree.repeat(state, samples))
-        pictures = _dream(world, many, plan.repeat_interleave(samples, 0), temperature)
+        pictures = _dream(world, many, plan.repeat_interleave(samples, 0), temperature, settings)
     dream = pictures.unflatten(0, (len(chosen), samples))  # [N K H+1 C H W]
     real = batch.obs["image"][:, context - 1 :]
     truth = to_float(real)
@@ -188,12 +191,14 @@ def _window(size: int, width: int) -> Tensor:
     return band
 
 
-def _dream(world: WorldModel, state: State, plan: Tensor, temperature: float) -> Tensor:
+def _dream(
+    world: WorldModel, state: State, plan: Tensor, temperature: float, settings: Mapping[str, float] | None
+) -> Tensor:
     """Pictures [N, H+1, C, H, W] of a dream that follows `plan` [N, H, A]."""
     behaviour = OpenLoop(plan)
     pictures = [picture(world, state)]
     carry = Carry(state=state, memory=behaviour.memory(len(plan)))
-    steps = imagine(world, behaviour, carry, temperature=temperature)
+    steps = imagine(world, behaviour, carry, temperature=temperature, settings=settings)
     for _ in range(plan.shape[1]):
         _, _, carry = next(steps)
         pictures.append(picture(world, carry.state))

@@ -14,6 +14,7 @@ _MODULES = (
     "oneiro.recipes.vmc",
     "oneiro.recipes.dreamerv3",
     "oneiro.recipes.diamond",
+    "oneiro.recipes.diamond_doom",
     "oneiro.recipes.diamond_video",
 )
 _entries: dict[str, "Entry"] = {}

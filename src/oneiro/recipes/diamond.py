@@ -1,7 +1,7 @@
 """DIAMOND on Atari, and on games that a small machine can learn."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from oneiro.behaviours.explore import HeldRandom
 from oneiro.behaviours.recurrent_actor_critic import RecurrentActorCriticConfig
@@ -54,8 +54,12 @@ def diamond_schedule(
     budget: Budget,
     evaluate: Evaluate,
     lr: float = 1e-4,
+    policy: Any = None,
 ) -> DiamondSchedule:
-    """The loop of the paper with segments that fit the world: n + 1 + self_fed rows, horizon + burn_in, n."""
+    """The loop of the paper with segments that fit the world: n + 1 + self_fed rows, horizon + burn_in, n.
+
+    `policy`: config of the random policy that collects first; None = the agent itself.
+    """
     context = world.denoiser.context
     batches = (
         RecentSegments(size=budget.size, length=context + 1 + budget.self_fed, pads="left"),
@@ -80,6 +84,7 @@ def diamond_schedule(
             most_first_steps=budget.most_first_steps,
             steps=budget.steps,
             total_steps=budget.total_steps,
+            policy=policy,
         ),
         evaluate=evaluate,
     )
