@@ -182,7 +182,7 @@ class RecurrentActorCritic(Behaviour):
             u = torch.rand(len(found), len(self.codec.groups), device=found.device)
             action = self._pick(found.detach(), u)
             with torch.no_grad():
-                prediction = imagined(state, action)
+                prediction = imagined(state, action, 1.0)
             nothing = torch.zeros_like(value)
             reward = nothing if prediction.reward is None else prediction.reward
             cont = nothing + 1 if prediction.cont is None else prediction.cont

@@ -215,9 +215,9 @@ def _require_known(path: Path, values: np.ndarray, codec: ActionCodec) -> None:
     else:
         wrong = ((values < np.array(codec.low)) | (values > np.array(codec.high))).any(1)
         wanted = f"numbers from {min(codec.low):g} to {max(codec.high):g}"
-    wrong[0] = False
-    if wrong.any():
-        row = int(wrong.argmax())
+    wrong = np.flatnonzero(np.atleast_1d(wrong)[1:]) + 1
+    if len(wrong):
+        row = int(wrong[0])
         raise OneiroError(
             f"{path}: the action of frame {row} is {values[row].tolist()[:8]}, wanted are {wanted}"
         )
