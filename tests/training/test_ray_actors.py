@@ -78,6 +78,7 @@ def started(folder: Path) -> Iterator[Job]:
         job.process.kill()
 
 
+@pytest.mark.slow
 def test_a_killed_actor_is_replaced(tmp_path: Path):
     with started(tmp_path) as job:
         job.wait_for(lambda: len(job.players()) == 2)
