@@ -90,9 +90,13 @@ def digests(ranks: Ranks, folder: Path, updates: int = 4) -> list[str]:
 def dreamer() -> Agent:
     torch.manual_seed(1)
     spaces = ToyConfig(id="catch").spaces()
-    world = DreamerV3Config(size="1m", units=16, deter_dim=64, stoch=4, classes=4, depth=2).build(spaces)
+    small = {"units": 16, "deter_dim": 64, "stoch": 4, "classes": 4, "depth": 2}
+    world = DreamerV3Config(size="1m", **small, compute_dtype="float32").build(spaces)
     agent = Agent(
-        world, ActorCriticConfig(units=16, horizon=4, scale_rate=1.0).build(spaces, world.feature_dim)
+        world,
+        ActorCriticConfig(units=16, horizon=4, scale_rate=1.0, compute_dtype="float32").build(
+            spaces, world.feature_dim
+        ),
     )
     with torch.no_grad():
         for p in agent.parameters():  # heads begin at 0, which would hide much
