@@ -16,7 +16,11 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 FRAME = "Number(document.getElementById('frame').value)"
 LAST = "Number(document.getElementById('frame').max)"
 WHERE = "document.getElementById('where').textContent"
-READY = "document.getElementById('status')?.textContent === 'connected' && document.querySelector('.panel')"
+# Connected, and a frame is painted: before, a canvas is 300 pixels wide and what lies below it still moves.
+READY = (
+    "document.getElementById('status')?.textContent === 'connected' && "
+    "![undefined, 300].includes(document.querySelector('.panel canvas')?.width)"
+)
 
 
 def test_a_person_plays(tmp_path: Path) -> None:
