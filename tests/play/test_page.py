@@ -1,6 +1,7 @@
 """The page in headless Chromium: keys, touch, rewinding, settings, errors; skipped where there is no Chromium."""
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +75,17 @@ def test_a_phone_a_game_that_waits_and_touch() -> None:
             "catch has no action known as doing nothing"
         )
         tab.click("#past_ends")
-        tab.js("document.querySelector('#keys button').scrollIntoView()")
+        tab.wait(
+            "document.querySelectorAll('.panel canvas').length > 1 && document.querySelector('#keys button')"
+        )
         box = "document.querySelector('#keys button').getBoundingClientRect()"
-        x, y = tab.js(f"{box}.x + 10"), tab.js(f"{box}.y + 10")
         assert tab.js(f"{box}.height") >= 44, "large enough for a finger"
         for n in (1, 2):
+            tab.js("document.querySelector('#keys button').scrollIntoView()")  # plots may have moved it
+            before = None
+            while before != (before := (tab.js(f"{box}.x + 10"), tab.js(f"{box}.y + 10"))):
+                time.sleep(0.2)  # until nothing moves any more
+            x, y = before
             for kind in ("mousePressed", "mouseReleased"):
                 tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
             tab.wait(f"{LAST} === {n}")
