@@ -115,3 +115,19 @@ def test_few_rows_are_multiplied_in_float32_and_the_setting_comes_back():
             assert dtype == torch.bfloat16
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_two_threads_with_few_rows_leave_the_setting_as_it_was():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.no_grad():
+            one, two = (runtime.few_rows(1, torch.bfloat16) for _ in range(2))
+            one.__enter__()
+            two.__enter__()
+            one.__exit__(None, None, None)  # while the other is inside
+            assert torch.get_float32_matmul_precision() == "highest"
+            two.__exit__(None, None, None)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -17,6 +17,7 @@ import hashlib
 import os
 import platform
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -114,12 +115,31 @@ def few_rows(rows: int, dtype: torch.dtype) -> Iterator[torch.dtype]:
     if rows > FEW_ROWS or torch.is_grad_enabled() or (_report is not None and _report.device.type != "cpu"):
         yield dtype
         return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
+    with _plain_products:
         yield torch.float32
-    finally:
-        torch.set_float32_matmul_precision(before)
+
+
+class _PlainProducts:
+    """PyTorch's own float32 kernels while any thread is inside: the switch is one for the process."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = threading.Lock(), 0, ""
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.before = torch.get_float32_matmul_precision()
+                torch.set_float32_matmul_precision("highest")
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                torch.set_float32_matmul_precision(self.before)
+
+
+_plain_products = _PlainProducts()
 
 
 def memory_format() -> torch.memory_format:
