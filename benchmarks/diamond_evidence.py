@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from evidence import RESULTS, Trial, facts, oneiro, write
 from oneiro.agent import Agent
@@ -201,7 +202,7 @@ def ddpm(root: Path, seeds: list[int]) -> None:
     seconds = {}
     for objective in ("edm", "ddpm"):
         began = time.monotonic()
-        world = _fitted(run, objective, root / f"static_{objective}_{UPDATES}.pt")
+        world = _fitted(run, objective, root / f"static_{objective}_{UPDATES}.safetensors")
         seconds[objective] = round(time.monotonic() - began)
         found |= {f"{objective.upper()}, {k}": v for k, v in drift(world, episodes).items()}
     text = (
@@ -218,7 +219,7 @@ def _fitted(run: Trained, objective: str, file: Path) -> WorldModel:
     torch.manual_seed(0)
     world = config.build(run.spaces)
     if file.exists():
-        world.load_state_dict(torch.load(file, weights_only=True))
+        world.load_state_dict(load_file(file))
         return world.eval()
     epochs = recipe.schedule.epochs
     fit = Fit(groups=epochs.fit.groups[:1])
@@ -228,7 +229,7 @@ def _fitted(run: Trained, objective: str, file: Path) -> WorldModel:
         losses = fitter.apply(segments)
         if (k + 1) % 50 == 0:
             print(objective, k + 1, float(losses.metrics["denoiser/loss"]), flush=True)
-    torch.save(world.state_dict(), file)
+    save_file(world.state_dict(), file)
     return world.eval()
 
 

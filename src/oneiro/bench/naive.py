@@ -1,13 +1,9 @@
 """World Models as one would first write it in PyTorch: what `oneiro bench --against naive` compares with.
 
 A script of its own: it imports nothing of oneiro and touches no setting, so it has PyTorch's default allocator,
-float32, `nn.LSTM(batch_first=True)` and losses written as the formulas. It reads one request a line (JSON:
-work, seconds, shapes) and answers with the seconds of every repetition.
+float32, `nn.LSTM(batch_first=True)` and losses written as the formulas. Run by plain.py.
 """
 
-import json
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -141,24 +137,3 @@ def dream_step(s: dict[str, Any]) -> Callable[[], Any]:
 
 
 WORK = {"vision": vision_update, "encode": encode, "memory": memory_update, "dream": dream_step}
-
-
-def serve() -> None:
-    """Answer requests until the input ends."""
-    made: dict[str, Callable[[], Any]] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        name = request["work"]
-        if name not in made:
-            made[name] = WORK[name](request["shapes"])
-            made[name]()
-        times: list[float] = []
-        while sum(times) < request["seconds"]:
-            began = time.perf_counter()
-            made[name]()
-            times.append(time.perf_counter() - began)
-        print(json.dumps(times), flush=True)
-
-
-if __name__ == "__main__":
-    serve()

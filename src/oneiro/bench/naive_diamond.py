@@ -3,14 +3,11 @@
 A script of its own: it imports nothing of oneiro and touches no setting, so it has PyTorch's default allocator and
 layouts, float32, `nn.GroupNorm`, `F.scaled_dot_product_attention`, `nn.LSTMCell` and one call of everything at every
 denoising step. Networks, losses and numbers of parameters are those of Alonso et al. 2024 with the self-fed second
-frame of the released code. Requests and answers are those of naive.py.
+frame of the released code. Run by plain.py.
 """
 
 import itertools
-import json
 import math
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -375,24 +372,3 @@ WORK: dict[str, Callable[[dict[str, Any]], Callable[[], Any]]] = {
     "dream": lambda s: dream(s, s["rows"]),
     "play": play,
 }
-
-
-def serve() -> None:
-    """Answer requests until the input ends."""
-    made: dict[str, Callable[[], Any]] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        name = request["work"]
-        if name not in made:
-            made[name] = WORK[name](request["shapes"])
-            made[name]()
-        times: list[float] = []
-        while sum(times) < request["seconds"]:
-            began = time.perf_counter()
-            made[name]()
-            times.append(time.perf_counter() - began)
-        print(json.dumps(times), flush=True)
-
-
-if __name__ == "__main__":
-    serve()

@@ -3,14 +3,11 @@
 A script of its own: it imports nothing of oneiro and touches no setting, so it has PyTorch's default allocator and
 layouts, float32, `nn.Conv2d`, `nn.MaxPool2d`, `nn.Upsample`, `nn.RMSNorm`, `torch.distributions`, a Python loop over
 the steps and one over the tensors in the optimizer. The networks, losses and numbers of parameters are those of
-Hafner et al. 2025; as is usual, heads and decoder run once over all steps, and dreams carry no graph. Requests and
-answers are those of naive.py.
+Hafner et al. 2025; as is usual, heads and decoder run once over all steps, and dreams carry no graph. Run by
+plain.py.
 """
 
 import itertools
-import json
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -377,24 +374,3 @@ WORK: dict[str, Callable[[dict[str, Any]], Callable[[], Any]]] = {
     "act 1": lambda s: act(s, 1),
     "act 16": lambda s: act(s, 16),
 }
-
-
-def serve() -> None:
-    """Answer requests until the input ends."""
-    made: dict[str, Callable[[], Any]] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        name = request["work"]
-        if name not in made:
-            made[name] = WORK[name](request["shapes"])
-            made[name]()
-        times: list[float] = []
-        while sum(times) < request["seconds"]:
-            began = time.perf_counter()
-            made[name]()
-            times.append(time.perf_counter() - began)
-        print(json.dumps(times), flush=True)
-
-
-if __name__ == "__main__":
-    serve()

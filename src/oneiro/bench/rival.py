@@ -78,10 +78,10 @@ class Rival:
         self.script, self.shapes = script, shapes
 
     def __enter__(self) -> "Rival":
-        script = Path(__file__).with_name(self.script)
+        folder = Path(__file__).parent
         hidden = {"CUDA_VISIBLE_DEVICES": ""}
         self.process = subprocess.Popen(
-            [sys.executable, str(script)],
+            [sys.executable, str(folder / "plain.py"), str(folder / self.script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
