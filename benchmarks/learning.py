@@ -61,6 +61,11 @@ class Experiment:
 
 EXPERIMENTS = {
     "cartpole": Experiment(
+        title="DreamerV3 on CartPole-v1 of Gymnasium, from state",
+        commands={"DreamerV3": "dreamerv3-gym --size cpu --env.id CartPole-v1"},
+        text="The most that an episode can score is 500.",
+    ),
+    "swingup": Experiment(
         title="DreamerV3 on DeepMind Control cartpole_swingup, from state",
         commands={"DreamerV3": "dreamerv3-dmc-proprio --size cpu --env.task cartpole_swingup --env.num 4"},
     ),
