@@ -73,6 +73,12 @@ EXPERIMENTS = {
         title="DreamerV3 on MiniGrid, from pictures",
         commands={"DreamerV3": "dreamerv3-minigrid --size cpu"},
     ),
+    "takecover": Experiment(
+        title="DreamerV3 on VizDoom TakeCover, from pictures",
+        commands={"DreamerV3": "dreamerv3-doom --size cpu"},
+        text="Score: tics survived, at most 2,100; a decision every fourth tic.",
+        peers={"World Models, published": 1092.0},
+    ),
     "pacman": Experiment(
         title="DreamerV3 on Ms. Pac-Man, Atari 100k protocol",
         commands={"DreamerV3": "dreamerv3-atari100k --size cpu --env.game ms_pacman"},

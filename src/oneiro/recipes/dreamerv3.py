@@ -1,4 +1,4 @@
-"""DreamerV3 on Atari, control, Crafter, MiniGrid and any environment of Gymnasium."""
+"""DreamerV3 on Atari, control, Crafter, MiniGrid, VizDoom and any environment of Gymnasium."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from oneiro.envs.crafter import CrafterConfig
 from oneiro.envs.dmc import DMCConfig
 from oneiro.envs.gym import GymConfig
 from oneiro.envs.minigrid import MiniGridConfig
+from oneiro.envs.vizdoom import VizDoomConfig
 from oneiro.evaluation.stage import Evaluate, Rival
 from oneiro.recipes import recipe
 from oneiro.training.fit import Fit, Group
@@ -113,6 +114,17 @@ def dreamerv3_minigrid(size: SizeMiddleFirst = "12m") -> Recipe:
     return _make(
         size, MiniGridConfig(num=4), Budget(steps=500_000, ratio=256, cpu_steps=20_000, cpu_ratio=32)
     )
+
+
+@recipe
+def dreamerv3_doom(size: SizeMiddleFirst = "12m") -> Recipe:
+    """A scenario of VizDoom from pictures: TakeCover, or `--env.scenario basic`. No published figure.
+
+    TakeCover at skill 4, a decision every fourth tic, at most 2,100 tics, score = tics survived. A Box action and the
+    whole screen, as in World Models, has `vmc-takecover`.
+    """
+    env = VizDoomConfig(scenario="take_cover", max_tics=2100, rows=(36, 84), size=48, num=4)
+    return _make(size, env, Budget(steps=500_000, ratio=256, cpu_steps=6000, cpu_ratio=128))
 
 
 @recipe
