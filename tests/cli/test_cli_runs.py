@@ -12,6 +12,8 @@ import pytest
 from calling import TOY, oneiro
 
 import oneiro as package
+from oneiro.recipes import find
+from oneiro.training.recipe import to_json
 
 
 @pytest.fixture
@@ -68,6 +70,30 @@ def test_code_that_a_run_folder_names_is_not_run(copy: Path, tmp_path: Path):
         package.load(copy)
     assert not (tmp_path / "executed").exists()
     assert evaluate(copy).code == 0
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"id": "planted_module:Planted-v0"},
+        {"id": "oneiro/Dream-v0", "options": ["run=planted", "recipe=planted_module.py:recipe"]},
+    ],
+)
+def test_code_that_an_environment_of_a_run_folder_names_is_not_run(
+    env, copy: Path, tmp_path: Path, monkeypatch
+):
+    (tmp_path / "planted_module.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = json.loads(json.dumps(to_json(find("dreamerv3-gym").build("smoke"))))
+    values["env"] |= env
+    note = json.loads((copy / "recipe.json").read_text())
+    note["recipe"] = {"recipe": "dreamerv3-gym", "size": "smoke", "values": values}
+    (copy / "recipe.json").write_text(json.dumps(note))
+    assert oneiro("evaluate", copy).is_error("never runs code", "--recipe dreamerv3-gym", env["id"])
+    with pytest.raises(package.OneiroError, match="never runs code"):
+        package.load(copy)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_folders_that_are_no_runs(copy: Path, tmp_path: Path):

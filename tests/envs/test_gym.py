@@ -249,3 +249,13 @@ def test_several_choices_reach_the_environment():
     env.reset()
     env.step(codec.to_env(torch.tensor([[0.0, 0.0, 1.0, 0.0, 1.0]]))[0])
     assert np.asarray(env.unwrapped.told[0]).tolist() == [2, 1]
+
+
+def test_modules_beside_the_installed_packages_are_foreign(tmp_path, monkeypatch):
+    (tmp_path / "stray_module.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "stray_module:X-v0" in next(make(id="stray_module:X-v0").foreign_code())
+    for known in ("CartPole-v1", "minigrid:MiniGrid-Empty-5x5-v0", "oneiro:Any-v0", "PIL.Image:X-v0"):
+        assert not list(make(id=known).foreign_code())
+    assert list(make(id="oneiro/Dream-v0", options=("run=a", "recipe=b.py:c")).foreign_code())
+    assert not list(make(id="oneiro/Dream-v0", options=("run=a",)).foreign_code())

@@ -144,13 +144,13 @@ def test_a_real_episode_beside_what_the_world_saw_and_expected():
 def test_agent_in_env_plays_the_episode_asked_for(monkeypatch):
     asked = {}
 
-    def play(env, agent, ids, *, seed, record):
-        asked.update(ids=list(ids), seed=seed, record=record)
+    def play(env, agent, ids, *, seed, explore, record):
+        asked.update(ids=list(ids), seed=seed, explore=explore, record=record)
         yield episode(ids[0])
 
     monkeypatch.setattr(films, "play", play)
-    film = agent_in_env(None, Agent(Ball(), Right()), 9, id=3, style=STYLE)
-    assert asked == {"ids": [3], "seed": 9, "record": True}
+    film = agent_in_env(None, Agent(Ball(), Right()), 9, id=3, explore=True, style=STYLE)
+    assert asked == {"ids": [3], "seed": 9, "explore": True, "record": True}
     assert len(film.frames) == LIFE + 1
 
 

@@ -33,7 +33,8 @@ class Play:
     memory: int = 64  # MiB of frames and states kept for each of them
     idle: float = 600.0  # seconds without a message after which a session ends
     length: float = 14_400.0  # seconds a session lasts at most
-    recipe: str | None = None  # file.py:function, if the runs were made by a recipe of your own
+    recipe: str | None = None  # file.py:function, if the run was made by a recipe of your own
+    recipe2: str | None = None  # the same of the other run
 
 
 def play_command(arguments: Sequence[str]) -> None:
@@ -55,7 +56,8 @@ def play_command(arguments: Sequence[str]) -> None:
         idle_seconds=own.idle,
         session_seconds=own.length,
     )
-    opened = [open_run(path, own.recipe) for path in (own.run, own.run2) if path is not None]
+    runs = ((own.run, own.recipe), (own.run2, own.recipe2))
+    opened = [open_run(path, recipe) for path, recipe in runs if path is not None]
     names = [run.folder.path.resolve().name for run in opened]
     first_line(f"opening {' and '.join(names)}", opened[0].recipe.runtime.device)
     serve([PlayedRun.of(run, name) for run, name in zip(opened, names, strict=True)], doors, own.port, limits)

@@ -2,8 +2,14 @@
 
 import ast
 import importlib
+import importlib.machinery
+import site
+import sys
+import sysconfig
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -73,6 +79,15 @@ class GymConfig(EnvConfig):
             env = gymnasium.wrappers.AddRenderObservation(env, render_only=self.pixels == "only")
         return Modalities(env, self.size, self.action_repeat)
 
+    def foreign_code(self) -> Iterator[str]:
+        """Code outside the installed packages that `env` would import; a file that is not trusted may not name it."""
+        package, _, name = self.id.rpartition(":")
+        if package and not _is_installed(package):
+            yield f"the environment {self.id}, whose module is not an installed package"
+        named = dict(text.split("=", 1) for text in self.options)
+        if name.startswith("oneiro/") and "recipe" in named:
+            yield f"the environment {self.id} with {', '.join(self.options)}"
+
     def describe(self) -> str:
         """See `EnvConfig.describe`."""
         shown = {"as is": "", "add": ", with what it renders", "only": ", only what it renders"}[self.pixels]
@@ -98,6 +113,21 @@ def find(id: str) -> Any:
         where = "" if package else " (for an environment of another package write package:Id)"
         raise OneiroError(f"there is no environment {name!r}. {remedy}{where}")
     return gymnasium.registry[name]
+
+
+def _is_installed(package: str) -> bool:
+    """Whether it was imported already or is found among the installed packages, editable ones included."""
+    if package in sys.modules:
+        return True
+    top = package.partition(".")[0]
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    places += [site.getusersitepackages()] * bool(site.ENABLE_USER_SITE)
+    for link in [file for place in places for file in Path(place).glob("*.pth")]:
+        places += [line for line in link.read_text(errors="replace").splitlines() if Path(line).is_absolute()]
+    if importlib.machinery.PathFinder.find_spec(top, places):
+        return True
+    others = [finder for finder in sys.meta_path if finder is not importlib.machinery.PathFinder]
+    return any(finder.find_spec(top, None) for finder in others)  # of editable installs
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -84,11 +84,12 @@ def agent_in_env(
     seed: int,
     *,
     id: int = 0,
+    explore: bool = False,
     style: Style = Style(),
 ) -> Film:
     """Play episode `id` of `seed` and show it (see `real_episode`)."""
     with evaluating(agent, seed=seed):
-        (episode,) = play(env, agent, [id], seed=seed, record=True)
+        (episode,) = play(env, agent, [id], seed=seed, explore=explore, record=True)
     return real_episode(agent, episode, style=style)
 
 

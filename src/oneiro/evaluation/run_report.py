@@ -166,7 +166,9 @@ def _clips(
         env = (stage.env or run.recipe.env).make(1)
         try:
             seed = int(real.protocol["seed"]) if real else run.recipe.seed
-            return agent_in_env(env, run.agent, seed, id=real.typical() if real else 0, style=style)
+            explore = bool(real.protocol.get("explore", stage.explore)) if real else stage.explore
+            id = real.typical() if real else 0
+            return agent_in_env(env, run.agent, seed, id=id, explore=explore, style=style)
         finally:
             env.close()
 

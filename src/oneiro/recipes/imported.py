@@ -88,9 +88,9 @@ def _found(run: Trained, record: dict[str, Any], path: Path, command: str, episo
         "fitter": None,
     }
     with RunFolder.open(path, record, command) as folder:
+        Checkpoints(folder.checkpoint).save(1, {"weights": module_tensors(run.agent)}, state)
         if episodes:
             _fill(run, folder, episodes)
-        Checkpoints(folder.checkpoint).save(1, {"weights": module_tensors(run.agent)}, state)
     return Trained.load(run.recipe, RunFolder.read(path))
 
 

@@ -1,5 +1,7 @@
 """What training left in a run folder: `open_run` for the verbs that read it, `load` for programs that act."""
 
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from torch import Tensor
 from oneiro import tree
 from oneiro.agent import Agent
 from oneiro.behaviour import Behaviour
+from oneiro.data.collect import seat
+from oneiro.envs.gym import GymConfig
 from oneiro.errors import OneiroError
 from oneiro.recipes import find
 from oneiro.recipes.exported import is_exported, open_exported, read_config
@@ -23,7 +27,8 @@ from oneiro.types import Carry, TimeStep
 
 def open_run(path: Path | str, recipe: str | None = None) -> Trained:
     """A run folder with the weights of its newest checkpoint, or an exported folder. Never imports code that it names:
-    for a run of a recipe of your own, name the recipe ("file.py:function") as it was named to train it.
+    for a run of a recipe of your own, name the recipe ("file.py:function") as it was named to train it. Where the
+    environment is of a module that is not installed, to name the recipe is to trust the folder.
     """
     if is_exported(path):
         return open_exported(path, recipe_of(read_config(path)["recipe"], path, recipe))
@@ -42,7 +47,25 @@ def recipe_of(record: dict[str, Any], path: Path | str, recipe: str | None = Non
             f"{path} was made by a recipe of your own ({name}). Loading never runs code that a file names: "
             f"repeat the command with --recipe {name} if you trust it"
         )
-    return restore(find(recipe or name).build(size), values)
+    restored = restore(find(recipe or name).build(size), values)
+    if recipe is None and (code := next(_foreign_code(restored), None)):
+        raise OneiroError(
+            f"{path} names {code}. Loading never runs code that a file names: repeat the command with "
+            f"--recipe {name} if you trust it"
+        )
+    return restored
+
+
+def _foreign_code(record: Any) -> Iterator[str]:
+    """Code beside the installed packages that the environments of a recipe would import."""
+    if isinstance(record, GymConfig):
+        yield from record.foreign_code()
+    elif is_dataclass(record):
+        for f in fields(record):
+            yield from _foreign_code(getattr(record, f.name))
+    elif isinstance(record, tuple):
+        for item in record:
+            yield from _foreign_code(item)
 
 
 def load(path: Path | str, *, recipe: str | None = None, behaviour: Behaviour | None = None) -> "Player":
@@ -85,6 +108,7 @@ class Player:
 
         `obs` is {modality: array}, or a picture uint8 [3, H, W] alone; a batch has one more axis in front, and
         is answered with actions [B, A] or [B]. `reward` is what arrived with it, for worlds that look at it.
+        `explore`: actions are sampled, in every episode by other random numbers of torch's generator.
         """
         given, is_batch = self._tensors(obs)
         size = len(next(iter(given.values())))
@@ -98,6 +122,10 @@ class Player:
             )
         row = self._row(given, reward, size)
         self._carry = self.agent.observe(self._carry, tree.to(row, self._device))
+        if self._carry.memory and self._fresh.any():
+            rows = np.flatnonzero(self._fresh).tolist()
+            keys = torch.randint(2**62, (len(rows),)).tolist()
+            self._carry = seat(self._carry, rows, self.agent.behaviour.memory(len(rows)), keys)
         action, self._carry = self.agent.act(self._carry, explore)
         told = self.spaces.action.to_env(action)
         self._action = self.spaces.action.from_env(told)
@@ -133,9 +161,10 @@ class Player:
                     f"observation {name!r} {found}, the agent was trained on {list(shape)}; env() of the player "
                     "opens an environment that shows it so"
                 )
-            if (name == "image") != (array.dtype == np.uint8):
-                expected = "uint8" if name == "image" else "floats"
+            is_picture = len(shape) == 3
+            if is_picture != (array.dtype == np.uint8):
+                expected = "uint8" if is_picture else "floats"
                 raise ValueError(f"observation {name!r} is {array.dtype}, expected {expected}")
-            array = array if name == "image" else array.astype(np.float32)
+            array = array if is_picture else array.astype(np.float32)
             tensors[name] = torch.from_numpy(np.ascontiguousarray(array if is_batch else array[None]))
         return tensors, is_batch
