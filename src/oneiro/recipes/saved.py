@@ -121,12 +121,12 @@ class Player:
                 f"{size} observations after {len(self._fresh)}; call reset() before another batch"
             )
         row = self._row(given, reward, size)
-        self._carry = self.agent.observe(self._carry, tree.to(row, self._device))
-        if self._carry.memory and self._fresh.any():
+        carry = self.agent.observe(self._carry, tree.to(row, self._device))
+        if carry.memory and self._fresh.any():
             rows = np.flatnonzero(self._fresh).tolist()
             keys = torch.randint(2**62, (len(rows),)).tolist()
-            self._carry = seat(self._carry, rows, self.agent.behaviour.memory(len(rows)), keys)
-        action, self._carry = self.agent.act(self._carry, explore)
+            carry = seat(carry, rows, self.agent.behaviour.memory(len(rows)), keys)
+        action, self._carry = self.agent.act(carry, explore)
         told = self.spaces.action.to_env(action)
         self._action = self.spaces.action.from_env(told)
         self._fresh = np.zeros(size, bool)
