@@ -11,6 +11,7 @@ growing segments, the block cache, a few kB per full segment, and 16 bytes for e
 """
 
 import sys
+import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -268,6 +269,12 @@ class Replay:
             raise self._files.too_few(len(spans), len(self.streams))
         for index, stream in enumerate(self.streams):
             first, stop = spans[index] if index < len(spans) else (0, 0)
+            if stream.stop < stop:
+                warnings.warn(
+                    f"{stream.folder} ends at row {stream.stop}, but the checkpoint was saved at row {stop}; the rows "
+                    "between are lost, and the run goes on without them",
+                    stacklevel=2,
+                )
             self._files.cut(stream, stop)
             for segment in [s for s in stream.segments.values() if s.stop <= first]:
                 self._files.drop(segment)

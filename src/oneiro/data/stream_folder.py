@@ -114,6 +114,8 @@ class StreamFolder:
         path, entry = segment.write(self.columns)
         if before is not None and before != path:
             self._garbage.append(before)
+        for waiting in (self._garbage, self._spared):  # files of these names may have been given up before
+            waiting[:] = [file for file in waiting if file not in (path, segment.memo)]
         segment.chunk = path
         return path, entry
 

@@ -1,0 +1,40 @@
+"""Which files of a replay stay and which are deleted."""
+
+import pytest
+from stream_rows import fill, whole
+
+from oneiro.data import stream_folder
+from oneiro.data.replay import Replay
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch):
+    monkeypatch.setattr(stream_folder, "LARGEST", 32)
+
+
+def test_a_file_that_is_written_again_after_it_was_superseded_is_kept(tmp_path):
+    replay = Replay(tmp_path, streams=1)
+    fill(replay, 10)
+    replay.flush()
+    state = replay.state()
+    fill(replay, 40)  # the segment is full: its file of 10 rows is superseded, but still there
+    again = Replay(tmp_path, streams=1)
+    again.restore(state)
+    for _ in range(3):
+        again.flush()
+    last = Replay(tmp_path, streams=1)
+    last.restore(state)
+    assert whole(last, 0) == list(range(10))
+
+
+def test_a_stream_that_ends_before_its_checkpoint_is_reported(tmp_path):
+    replay = Replay(tmp_path, streams=1)
+    fill(replay, 10)
+    replay.flush()
+    state = replay.state()
+    for file in tmp_path.rglob("*.rows"):
+        file.unlink()
+    again = Replay(tmp_path, streams=1)
+    with pytest.warns(UserWarning, match="ends at row 0, but the checkpoint was saved at row 10"):
+        again.restore(state)
+    assert again.spans.tolist() == [[0, 0]]
