@@ -178,6 +178,9 @@ class StreamFolder:
             self.streams.append(stream)
             if self.size and is_writable:
                 stream.folder.mkdir(exist_ok=True)
+            if is_writable:
+                for leftover in stream.folder.glob("*.tmp"):  # of a write that a kill interrupted
+                    leftover.unlink()
             self._garbage += stream.load()
             for segment in stream.segments.values():
                 segment.share(self.columns)
