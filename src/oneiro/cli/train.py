@@ -9,9 +9,11 @@ from pathlib import Path
 from oneiro.cli.options import command_line, default_run, parse_with_recipe, size_of
 
 FREE = (
-    *("values.log", "values.checkpoint", "values.runtime", "values.env.num", "values.env.workers"),
-    "values.schedule.online.actors",
+    *("values.log", "values.checkpoint", "values.runtime", "values.schedule.online.actors"),
+    *(f"values.env.{name}" for name in ("num", "workers", "processes", "timeout", "max_crashes")),
+    *("values.data.ram", "values.data.capacity"),
 )
+"""What may differ from the run that is resumed: what error messages tell the user to change, too."""
 EXAMPLE = "oneiro train vmc-takecover --size demo --seed 1 --schedule.evolve.generations 100"
 
 
