@@ -14,6 +14,7 @@ import torch
 from oneiro.errors import MissingExtra, OneiroError
 from oneiro.training import log as log_module
 from oneiro.training.log import LogConfig, MetricsLog, read_metrics
+from oneiro.training.run import Run, Stopped
 from oneiro.training.run_folder import RunFolder
 
 PLAIN = LogConfig(tensorboard=False)
@@ -218,3 +219,16 @@ def test_missing_extra_names_the_pip_command(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtra, match=rf"pip install 'oneiro\[{name}\]'"):
         MetricsLog(tmp_path, LogConfig(tensorboard=False, **{name: True}))
+
+
+def test_a_run_that_is_left_ends_its_log(tmp_path, monkeypatch):
+    fake = Recorder("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    ended = []
+    with RunFolder.open(tmp_path / "run", {"a": 1}, "x"):
+        run = Run.__new__(Run)
+        run.log = MetricsLog(tmp_path / "run", LogConfig(tensorboard=False, wandb=True))
+        monkeypatch.setattr(run.log.sinks[0], "close", lambda: ended.append(True))
+        with pytest.raises(Stopped), run:
+            raise Stopped
+    assert ended == [True]

@@ -57,8 +57,8 @@ def train_command(arguments: Sequence[str]) -> int:
             Progress(title, device, path, quiet=own.quiet or not ranks.is_first) as progress,
         ):
             try:
-                run = Run(recipe, folder, progress, stop, ranks)
-                run.train()
+                with Run(recipe, folder, progress, stop, ranks) as run:
+                    run.train()
             except Stopped:
                 if ranks.is_first:
                     print(f"stopped and saved in {path}; the same command goes on from here", file=sys.stderr)

@@ -186,6 +186,17 @@ class Run(Trained):
             if self.together.any(self.stop.requested)[0]:
                 raise Stopped
 
+    def close(self) -> None:
+        """Finish the log, which ends the runs of W&B and trackio."""
+        if self.log is not None:
+            self.log.close()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _do(self, stage: Stage) -> None:
         name = self.stages[self.index][0]
         if not self.done:
