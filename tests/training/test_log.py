@@ -16,6 +16,7 @@ from oneiro.training import log as log_module
 from oneiro.training.log import LogConfig, MetricsLog, read_metrics
 from oneiro.training.run import Run, Stopped
 from oneiro.training.run_folder import RunFolder
+from oneiro.training.schedule import add_up
 
 PLAIN = LogConfig(tensorboard=False)
 
@@ -232,3 +233,22 @@ def test_a_run_that_is_left_ends_its_log(tmp_path, monkeypatch):
         with pytest.raises(Stopped), run:
             raise Stopped
     assert ended == [True]
+
+
+def test_sums_of_metrics_are_wide_where_the_device_allows_it():
+    sums: dict[str, torch.Tensor] = {}
+    for loss in (2.0**25, 1.0):  # 2^25 + 1 is no float32
+        add_up(sums, {"loss": torch.tensor(loss)})
+    assert sums["loss"].item() == 2**25 + 1
+    assert sums["count"].item() == 2
+    assert {x.dtype for x in sums.values()} == {torch.float64}
+
+    class Apple:
+        device = torch.device("mps")
+
+        def to(self, dtype):
+            return torch.ones((), dtype=dtype)
+
+    sums = {}
+    add_up(sums, {"loss": Apple(), "time/update": torch.ones(())})  # pyright: ignore[reportArgumentType]
+    assert {x.dtype for x in sums.values()} == {torch.float32}

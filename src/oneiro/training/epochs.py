@@ -21,7 +21,7 @@ from oneiro.agent import Agent
 from oneiro.data.collect import play
 from oneiro.data.samplers import prefetch
 from oneiro.training.fit import Fit, Fitter
-from oneiro.training.schedule import Stage
+from oneiro.training.schedule import Stage, add_up
 
 if TYPE_CHECKING:
     from oneiro.training.run import Run
@@ -178,8 +178,7 @@ class Epochs(Stage):
     ) -> None:
         """Means over `log_every` updates, or over what is left of an epoch's task."""
         sums = run.carry.setdefault("sums", {})
-        for name, value in {**metrics, "count": torch.ones(())}.items():
-            sums[name] = sums[name] + value.double() if name in sums else value.double()
+        add_up(sums, metrics)
         shown: dict[str, float] = {}
         if is_last or k % self.log_every == 0:
             count = sums.pop("count")

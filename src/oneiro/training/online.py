@@ -35,7 +35,7 @@ from oneiro.training.actors import Actors, Role
 from oneiro.training.collectors import Collectors, check
 from oneiro.training.fit import Fit
 from oneiro.training.ray_actors import connected
-from oneiro.training.schedule import Stage
+from oneiro.training.schedule import Stage, add_up
 from oneiro.types import Losses
 
 if TYPE_CHECKING:
@@ -227,9 +227,7 @@ class _Loop:
 
     def _sum(self, metrics: Mapping[str, Tensor]) -> None:
         """Sums since the last line are part of the carry, so a resumed run adds on."""
-        sums = self.run.carry.setdefault("sums", {})
-        for name, value in {**metrics, "count": torch.ones(())}.items():
-            sums[name] = sums[name] + value.double() if name in sums else value.double()
+        add_up(self.run.carry.setdefault("sums", {}), metrics)
 
     def _log(self) -> None:
         steps = self.done["steps"]
