@@ -174,6 +174,8 @@ def test_an_actor_that_has_not_begun_is_waited_for(tmp_path, monkeypatch, caplog
 def test_what_cannot_work_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"actors\.turns has no effect without actors"):
         Actors(turns=3)
+    with pytest.raises(ValueError, match="overlap has no effect with actors"):
+        tweak(counters(), {"schedule.online.overlap": False})
     with pytest.raises(ValueError, match=r"actors\.ahead is 0"):
         Actors(num=1, ahead=0)
     with pytest.raises(ValueError, match="Ray Client"):

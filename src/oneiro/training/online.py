@@ -66,6 +66,12 @@ class Online(Stage):
                 "use `oneiro collect`"
             )
 
+        if self.actors.num and not self.overlap:
+            raise ValueError(
+                "Online.overlap has no effect with actors, which play in other processes; leave it out, or leave out "
+                "actors.num"
+            )
+
     @property
     def rows(self) -> int:
         """Rows an update is made on; also the number of items with which learning starts."""
