@@ -90,7 +90,7 @@ class NearCluster:
 
     def end(self, actor: Any) -> None:
         if actor.is_alive:
-            actor.actor.close()
+            actor.actor.env.close()
         actor.is_alive = False
 
 

@@ -49,7 +49,6 @@ def test_diff_names_leaves():
 def test_a_new_folder_and_its_resume(tmp_path):
     path = tmp_path / "runs" / "one"
     with RunFolder.open(path, RECIPE, "oneiro train x --seed 1") as run:
-        assert run.is_new
         identity = run.id
         launch = run.launches[0]
         assert launch["command"] == "oneiro train x --seed 1"
@@ -57,7 +56,6 @@ def test_a_new_folder_and_its_resume(tmp_path):
         assert launch["python"] == ".".join(map(str, sys.version_info[:3]))
         assert launch["host"] == socket.gethostname()
     with RunFolder.open(path, RECIPE, "again") as run:
-        assert not run.is_new
         assert run.id == identity
         assert [launch["command"] for launch in run.launches] == ["oneiro train x --seed 1", "again"]
     seen = RunFolder.read(path)

@@ -22,7 +22,6 @@ from oneiro.errors import OneiroError
 FORMAT = 1
 LARGEST, SMALLEST = 1024, 16
 """Rows of a segment."""
-ColumnTypes = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 class StreamFolder:
@@ -73,7 +72,7 @@ class StreamFolder:
             if rows.keys() != self.columns.keys() or not all(
                 self.columns[name].holds(array) for name, array in rows.items()
             ):
-                self.require_columns({k: (a.dtype.str, a.shape[1:]) for k, a in rows.items()})
+                raise self._other_columns(rows)
             return
         columns = {name: Column.of(array, self.compress) for name, array in sorted(rows.items())}
         per_row = sum(array[0].nbytes for array in rows.values()) + (MemoType.of(memo).nbytes if memo else 0)
@@ -85,15 +84,6 @@ class StreamFolder:
         for stream in self.streams:
             stream.folder.mkdir(exist_ok=True)
         self._save_note()
-
-    def require_columns(self, types: ColumnTypes) -> None:
-        """Raise OneiroError unless the rows kept here are of these types: {name: (NumPy dtype, shape)}."""
-        kept = {name: (column.dtype, column.shape) for name, column in self.columns.items()}
-        if kept and kept != dict(types):
-            raise OneiroError(
-                f"the environment gives {_list(types)}, but {self.folder} holds {_list(kept)}; one replay is for one "
-                "environment, use another folder"
-            )
 
     def require_memo(self, memo: Memo) -> MemoType:
         """The type of these latents [N, ...]; the first ones decide it, others must be the same."""
@@ -195,6 +185,14 @@ class StreamFolder:
         if count * self.size * per_row > self.ram // 2 or 2 * count * self.size > self.capacity:
             raise self._too_small(count, per_row, self.size, 2)
 
+    def _other_columns(self, rows: Mapping[str, np.ndarray]) -> OneiroError:
+        given = {name: (array.dtype.str, array.shape[1:]) for name, array in rows.items()}
+        kept = {name: (column.dtype, column.shape) for name, column in self.columns.items()}
+        return OneiroError(
+            f"the environment gives {_list(given)}, but {self.folder} holds {_list(kept)}; one replay is for one "
+            "environment, use another folder"
+        )
+
     def _too_small(self, count: int, per_row: int, size: int, times: int) -> OneiroError:
         ram, rows = times * count * size * per_row, times * count * size
         if ram > self.ram:
@@ -219,5 +217,5 @@ class StreamFolder:
         write_durably(self._note, [json.dumps(note, indent=1).encode()])
 
 
-def _list(types: ColumnTypes) -> str:
+def _list(types: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
     return ", ".join(f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in sorted(types.items()))

@@ -87,10 +87,6 @@ class Actor:
             self.has_rows = True
         return lived
 
-    def close(self) -> None:
-        """End the environments."""
-        self.env.close()
-
 
 # -- what goes to the process ----------------------------------------------------------------------------------
 

@@ -40,11 +40,6 @@ class UpdateMemory:
     peak: int  # most that is held at once, weights and optimizer included
     memo: int  # latents beside a row of the replay
 
-    @property
-    def activations(self) -> int:
-        """Everything else that is held at the peak: activations, gradients, the batch."""
-        return self.peak - self.weights - self.optimizer
-
 
 def count_update(recipe: Recipe, spaces: Spaces, stage: Online | Update) -> UpdateMemory:
     """Count an update of `stage`. OneiroError if the world cannot be run without content."""
