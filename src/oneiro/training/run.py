@@ -175,11 +175,13 @@ class Run(Trained):
                 self._do(stage)
             else:
                 self.together = Ranks()
+                self.together.unite(self.agent)
                 if not self.ranks.first_alone(lambda: self._do(stage)):  # noqa: B023 - called at once
                     raise Stopped
                 self.together = self.ranks
+                self.ranks.unite(self.agent)
             self.index += 1
-            self._fitter, self.done, self.carry = None, {}, {}
+            self._fitter, self._saved_fitter, self.done, self.carry = None, None, {}, {}
             self.save()
             self.store.forget()
             runtime.release_memory()
@@ -218,7 +220,7 @@ class Run(Trained):
 
     def fitter(self, fit: Fit) -> Fitter:
         """The present stage's fitter, with its optimizers as they were saved."""
-        self._fitter = Fitter(fit, self.agent, self.guard, self.ranks)
+        self._fitter = Fitter(fit, self.agent, self.guard, self.together)
         if self._saved_fitter:
             self._fitter.updates = self._saved_fitter["updates"]
             for optimizer, saved in zip(
