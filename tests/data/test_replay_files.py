@@ -27,6 +27,23 @@ def test_a_file_that_is_written_again_after_it_was_superseded_is_kept(tmp_path):
     assert whole(last, 0) == list(range(10))
 
 
+def test_a_file_that_is_written_again_after_it_was_torn_is_kept(tmp_path):
+    replay = Replay(tmp_path, streams=1)
+    fill(replay, 10)
+    replay.flush()
+    fill(replay, 5)
+    replay.flush()
+    newest = max(tmp_path.rglob("*.rows"))
+    newest.write_bytes(newest.read_bytes()[:-10])
+    with pytest.warns(UserWarning, match="cut short"):
+        again = Replay(tmp_path, streams=1)
+    again.flush()
+    fill(again, 5)
+    again.flush()  # writes the name that this flush would delete
+    assert newest.exists()
+    assert whole(Replay(tmp_path, mode="r"), 0) == list(range(15))
+
+
 def test_what_is_of_no_use_any_more_is_deleted(tmp_path):
     replay = Replay(tmp_path, streams=1)
     fill(replay, 100)

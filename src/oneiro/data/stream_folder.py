@@ -51,6 +51,7 @@ class StreamFolder:
         self._note, self._parts = folder / "replay.json", folder / "streams"
         self._garbage: list[Path] = []  # since the last flush
         self._spared: list[Path] = []  # before it
+        self._unneeded: list[Path] = []  # before that: deleted at the end of the flush
         if is_writable:
             self._parts.mkdir(parents=True, exist_ok=True)
         elif not self._note.exists():
@@ -104,20 +105,22 @@ class StreamFolder:
         path, entry = segment.write(self.columns)
         if before is not None and before != path:
             self._garbage.append(before)
-        for waiting in (self._garbage, self._spared):  # files of these names may have been given up before
-            waiting[:] = [file for file in waiting if file not in (path, segment.memo)]
+        needed = (path, segment.memo)  # files of these names may have been given up before
+        for waiting in (self._garbage, self._spared, self._unneeded):
+            waiting[:] = [file for file in waiting if file not in needed]
         segment.chunk = path
         return path, entry
 
     def flush(self) -> None:
         """Make every row durable, and delete what was not needed at the flush before either."""
-        unneeded, self._spared, self._garbage = self._spared, self._garbage, []
+        self._unneeded, self._spared, self._garbage = self._spared, self._garbage, []
         for stream in self.streams:
             last = stream.last
             if last is not None and last.is_growing:
                 self.write(last) if last.written < last.stop else last.write_memo()
-        for path in unneeded:
+        for path in self._unneeded:
             path.unlink(missing_ok=True)
+        self._unneeded = []
         if self.columns:
             sync_folder(self._parts)
 
