@@ -13,7 +13,6 @@ turned off by its field, or for a whole process by `ONEIRO_LEVERS=off` or `ONEIR
 
 import ctypes
 import gc
-import hashlib
 import os
 import platform
 import random
@@ -208,12 +207,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def derive_seed(seed: int, *path: str | int) -> int:
-    """A seed in 0..2^31-1 for one purpose of a run, such as `derive_seed(seed, "episode", 7)`."""
-    text = "/".join(map(str, (seed, *path)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little") >> 1
 
 
 def release_memory() -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import optree
-import torch
 from torch import Tensor
 
 from oneiro.tree import NAMESPACE
@@ -140,8 +139,3 @@ class Dream:
     aux: dict[str, Tensor]
     """Each [N, H, ...]."""
     last: Carry
-
-
-def sequence_mask(length: Tensor, steps: int) -> Tensor:
-    """[B, steps] bool, True for the first `length` [B] columns."""
-    return torch.arange(steps, device=length.device) < length[:, None]

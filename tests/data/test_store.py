@@ -127,7 +127,7 @@ def test_reading_mode_writes_nothing(tmp_path):
     assert not (tmp_path / "nothing").exists()
     fill(tmp_path).close()
     store = EpisodeStore(tmp_path, mode="r")
-    for write in (lambda: store.add(counter_episode(90, 3)), store.flush, store.drop_memo):
+    for write in (lambda: store.add(counter_episode(90, 3)), store.flush):
         with pytest.raises(OneiroError, match="opened for reading"):
             write()
 
@@ -180,10 +180,6 @@ def test_memo_is_beside_its_rows_and_is_replaced_as_a_whole(tmp_path):
         store.column("mu")
     store.attach([(50, counter_memo(50, 4))])
     assert store.has_memo("mu")
-    store.drop_memo()
-    assert store.memos == ()
-    assert EpisodeStore(tmp_path).memos == ()
-    assert list((tmp_path / "memo").iterdir()) == []
 
 
 def test_interrupted_memo_leaves_the_old_one(tmp_path):

@@ -100,10 +100,10 @@ def test_bad_actions(video: Path) -> None:
     with pytest.raises(OneiroError, match=f"{T} frames but {T - 2} actions"):
         imported(video)
     np.savez(beside, action=np.full(T, 3))
-    with pytest.raises(OneiroError, match=r"action 3.0 of frame 0 is none"):
+    with pytest.raises(OneiroError, match=r"action 3.0 of frame 1 is none"):
         imported(video)
     np.savez(beside, action=np.full(T, np.nan))
-    with pytest.raises(OneiroError, match="frame 0 is not a finite"):
+    with pytest.raises(OneiroError, match="frame 1 is not a finite"):
         imported(video)
     beside.unlink()
     with pytest.raises(OneiroError, match="needs one file of actions"):

@@ -1,5 +1,6 @@
 """A cluster for tests whose actors live in this process, answer when they are heard, and die when told to."""
 
+import time
 from collections.abc import Collection, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,13 +31,22 @@ class NearActor:
     open: list[Ticket] = field(default_factory=list)
     answers: int = 0
     is_alive: bool = True
+    since: float = field(default_factory=time.monotonic)
 
 
 class NearCluster:
-    """`dies`: {(index, life): answers after which this actor is found dead}; `silent`: indices that never answer."""
+    """`dies`: {(index, life): answers after which this actor is found dead}; `silent`: indices that never answer.
 
-    def __init__(self, dies: dict[tuple[int, int], int] | None = None, silent: Collection[int] = ()) -> None:
-        self.dies, self.silent = dies or {}, silent
+    `late`: {index: seconds until this actor has begun}.
+    """
+
+    def __init__(
+        self,
+        dies: dict[tuple[int, int], int] | None = None,
+        silent: Collection[int] = (),
+        late: dict[int, float] | None = None,
+    ) -> None:
+        self.dies, self.silent, self.late = dies or {}, silent, late or {}
         self.actors: list[NearActor] = []
         self.sent: list[tuple[int, int]] = []
         """(index of an actor, number of the weights it was sent)."""
@@ -50,6 +60,9 @@ class NearCluster:
         torch.set_rng_state(state)  # a process of its own would not touch ours
         return self.actors[-1]
 
+    def is_up(self, actor: NearActor) -> bool:
+        return time.monotonic() >= actor.since + self.late.get(actor.role.share.index, 0.0)
+
     def share(self, weights: np.ndarray) -> np.ndarray:
         self.packed.append(weights)
         return weights
@@ -62,7 +75,8 @@ class NearCluster:
         return actor.open[-1]
 
     def answered(self, tickets: Sequence[Ticket], seconds: float) -> list[Ticket]:
-        return [ticket for ticket in tickets if ticket.actor.role.share.index not in self.silent]
+        up = [ticket for ticket in tickets if self.is_up(ticket.actor)]
+        return [ticket for ticket in up if ticket.actor.role.share.index not in self.silent]
 
     def take(self, ticket: Ticket) -> list[Lived]:
         actor = ticket.actor
@@ -76,7 +90,7 @@ class NearCluster:
 
     def end(self, actor: Any) -> None:
         if actor.is_alive:
-            actor.actor.close()
+            actor.actor.env.close()
         actor.is_alive = False
 
 

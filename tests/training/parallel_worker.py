@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,16 +12,19 @@ from torch import Tensor, nn
 from oneiro.agent import Agent
 from oneiro.behaviours.actor_critic import ActorCriticConfig
 from oneiro.data import stream_folder
+from oneiro.data.samplers import Windows
 from oneiro.envs.toy import ToyConfig
 from oneiro.training.fit import Fit, Fitter, Group
 from oneiro.training.guard import Guard
 from oneiro.training.laprop import LaProp
+from oneiro.training.online import Online
 from oneiro.training.optim import Adam
 from oneiro.training.parallel import Ranks, connect
 from oneiro.training.progress import Progress
 from oneiro.training.recipe import Recipe, tweak
 from oneiro.training.run import Run, Stopped
 from oneiro.training.run_folder import RunFolder
+from oneiro.training.schedule import Update
 from oneiro.training.signals import Stop
 from oneiro.types import TimeStep
 from oneiro.worlds.dreamerv3 import DreamerV3Config
@@ -133,6 +137,26 @@ def counters() -> Recipe:
     return tweak(tally(), {"env.num": 4})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Both:
+    """Acting and learning at once, and then a stage that only learns."""
+
+    online: Online
+    fit: Update
+
+
+def two_stages() -> Recipe:
+    online = tweak(counters().schedule.online, {"steps": 80})
+    return tweak(
+        counters(),
+        {
+            "schedule": Both(
+                online=online, fit=Update(fit=online.fit, batch=Windows(size=4, length=6), updates=3)
+            )
+        },
+    )
+
+
 class StopAfter(Stop):
     """Asks to stop after so many looks."""
 
@@ -149,11 +173,11 @@ class StopAfter(Stop):
     def requested(self, _: bool) -> None: ...
 
 
-def train(ranks: Ranks, path: Path, looks: int) -> str:
+def train(ranks: Ranks, path: Path, looks: int, recipe: Recipe | None = None) -> str:
     """Until it is done or, in the last rank, `looks` looks are taken; a digest of the weights."""
     stream_folder.LARGEST = 32
     stop = StopAfter(looks) if looks and ranks.index == ranks.count - 1 else Stop()
-    run = Run(counters(), RunFolder.read(path), Progress("", "cpu", path, quiet=True), stop, ranks)
+    run = Run(recipe or counters(), RunFolder.read(path), Progress("", "cpu", path, quiet=True), stop, ranks)
     try:
         run.train()
     except Stopped:
@@ -175,7 +199,8 @@ def main() -> None:
         if task == "first":
             found = (joint_gradients(ranks, folder), digests(ranks, folder))
             torch.save(found, folder / f"equal-{index}.pt")
-        (folder / f"{task}-{index}.txt").write_text(train(ranks, folder / "run", looks))
+        recipe = two_stages() if task == "alone" else None
+        (folder / f"{task}-{index}.txt").write_text(train(ranks, folder / "run", looks, recipe))
 
 
 if __name__ == "__main__":

@@ -162,9 +162,20 @@ def test_an_actor_that_does_not_answer_counts_as_dead(tmp_path, monkeypatch):
     assert not any(x.is_alive for x in cluster.actors)
 
 
+def test_an_actor_that_has_not_begun_is_waited_for(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("oneiro.training.collectors.PATIENCE", 0.0)
+    cluster = near(monkeypatch, late={1: 0.5})
+    run = launch(counters(max_deaths=2, timeout=0.01), tmp_path / "run")
+    assert [x.role.life for x in cluster.actors] == [0, 0]
+    assert check_streams(run.replay) == []
+    assert caplog.text.count("experience actors have not begun") == 1
+
+
 def test_what_cannot_work_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"actors\.turns has no effect without actors"):
         Actors(turns=3)
+    with pytest.raises(ValueError, match="overlap has no effect with actors"):
+        tweak(counters(), {"schedule.online.overlap": False})
     with pytest.raises(ValueError, match=r"actors\.ahead is 0"):
         Actors(num=1, ahead=0)
     with pytest.raises(ValueError, match="Ray Client"):

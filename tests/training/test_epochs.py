@@ -67,6 +67,16 @@ def test_a_stopped_run_goes_on(recipe: Recipe, whole: Path, tmp_path: Path) -> N
     assert [line["denoiser/loss"] for line in ours] == [line["denoiser/loss"] for line in theirs]
 
 
+def test_a_small_capacity_does_not_keep_it_collecting(recipe: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    tasks = tuple(tweak(task, {"first": 0, "updates": 0}) for task in recipe.schedule.epochs.tasks)
+    small = {"data.capacity": 40, "schedule.epochs.tasks": tasks}
+    run = launch(tweak(recipe, small), path)
+    assert run.store.rows <= 40
+    lines = [line for line in read_metrics(path / "metrics.jsonl") if "collect/rows" in line]
+    assert [line["step"] for line in lines] == [56, 84]  # of 14 steps each, as without the limit
+
+
 def test_impossible_settings_are_refused(recipe: Recipe) -> None:
     epochs: Epochs = recipe.schedule.epochs
     with pytest.raises(ValueError, match="one for each"):

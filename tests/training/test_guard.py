@@ -11,7 +11,7 @@ from oneiro.types import TimeStep
 
 
 def good():
-    return {"world.vision": torch.tensor(1.0)}, {"conv.weight": torch.ones(3, 2), "unused": None}
+    return {"world.vision": torch.tensor(1.0)}, [{"conv.weight": torch.ones(3, 2), "unused": None}]
 
 
 def batch():
@@ -28,8 +28,8 @@ def batch():
 
 def test_finite_updates_pass(tmp_path):
     guard = Guard(tmp_path)
-    assert guard.check(*good(), batch())
-    assert guard.check({"l": torch.tensor(2.0, dtype=torch.bfloat16, requires_grad=True)}, {})
+    assert guard.check(*good(), batch()) == [True]
+    assert guard.check({"l": torch.tensor(2.0, dtype=torch.bfloat16, requires_grad=True)}, [{}]) == [True]
     assert guard.state() == {"skipped": 0, "in_a_row": 0}
 
 
@@ -45,31 +45,45 @@ def test_finite_updates_pass(tmp_path):
 )
 def test_the_first_bad_tensor_is_named(tmp_path, loss, gradient, cause):
     guard = Guard(tmp_path)
-    losses, gradients = good()
+    losses, [gradients] = good()
     losses["world.vision"] = torch.tensor(loss)
     bad = torch.ones(3, 2)
     bad[2, 1] = bad[0, 0] = gradient
     with pytest.warns(RuntimeWarning, match=f"update skipped: {cause}"):
-        assert not guard.check(losses, {**gradients, "conv.weight": bad}, batch())
+        assert guard.check(losses, [{**gradients, "conv.weight": bad}], batch()) == [False]
     assert guard.state() == {"skipped": 1, "in_a_row": 1}
-    assert guard.check(*good(), batch())
+    assert guard.check(*good(), batch()) == [True]
     assert guard.state() == {"skipped": 1, "in_a_row": 0}
+
+
+@pytest.mark.filterwarnings("ignore:update skipped")
+@pytest.mark.parametrize("bad", [0, 1])
+def test_an_update_of_several_groups_is_counted_once(tmp_path, bad):
+    guard = Guard(tmp_path, limit=3)
+    losses, gradients = {"l": torch.tensor(1.0)}, [{"a": torch.ones(2)}, {"b": torch.ones(3)}]
+    gradients[bad] = {"c": torch.tensor([1.0, float("nan")])}
+    expected = [group != bad for group in range(2)]
+    assert guard.check(losses, gradients) == expected
+    assert guard.check({"l": torch.tensor(float("nan"))}, [{"a": torch.ones(2)}] * 2) == [False, False]
+    assert guard.state() == {"skipped": 2, "in_a_row": 2}
+    with pytest.raises(OneiroError, match=r"3 updates in a row(.|\n)*gradient of c is NaN"):
+        guard.check(losses, gradients)
 
 
 @pytest.mark.filterwarnings("ignore:update skipped")
 def test_too_many_in_a_row_stop_the_run_with_the_batch_saved(tmp_path):
     guard = Guard(tmp_path, limit=3)
     bad = {"world.memory": torch.tensor(float("nan"))}
-    assert not guard.check(bad, {}, batch())
-    assert guard.check(*good(), batch())
-    assert not guard.check(bad, {}, batch())
-    assert not guard.check(bad, {}, batch())
+    assert guard.check(bad, [{}], batch()) == [False]
+    assert guard.check(*good(), batch()) == [True]
+    assert guard.check(bad, [{}], batch()) == [False]
+    assert guard.check(bad, [{}], batch()) == [False]
     resumed = Guard(tmp_path, limit=3)
     resumed.load_state(guard.state())
     with pytest.raises(
         OneiroError, match=r"3 updates in a row(.|\n)*world.memory is NaN(.|\n)*learning rate"
     ):
-        resumed.check(bad, {}, batch())
+        resumed.check(bad, [{}], batch())
     saved = load_file(tmp_path / "nan_batch.safetensors")
     assert sorted(saved) == ["action", "is_first", "mask", "obs.image", "terminated"]
     assert saved["action"].isnan().all()

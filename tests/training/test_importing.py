@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from data.recordings import ACTIONS, FPS, HEIGHT, WIDTH, episode, recordings
 from oneiro.data.store import EpisodeStore
 from oneiro.data.video import VideoFormat, import_video
+from oneiro.data.video_note import VideoNote
 from oneiro.envs.recorded import RecordedConfig
 from oneiro.errors import OneiroError
 from oneiro.spaces import ActionCodec
-from oneiro.training.importing import checked
+from oneiro.training.importing import Import, checked
 
 FORMAT = VideoFormat(size=(HEIGHT, WIDTH), fps=FPS)
 
@@ -60,10 +62,40 @@ def test_actions_are_missing_or_two(videos: Path) -> None:
 
 
 def test_actions_that_are_no_actions(videos: Path) -> None:
-    (videos / "000002.npz").write_bytes(b"PK no zip")
-    refused(videos, "000002.npz cannot be read")
+    path = videos / "000002.npz"
+    for broken in (b"PK no zip", b"", path.read_bytes()[:-30]):
+        path.write_bytes(broken)
+        refused(videos, "000002.npz cannot be read")
     np.savez(videos / "000002.npz", action=np.array([{"a": 1}], dtype=object))
     refused(videos, "000002.npz cannot be read", "allow_pickle")
+    np.savez(path, action=np.array(["left"] * 20))
+    refused(videos, "000002.mp4: action beside it has to be numbers", "left")
+
+
+@pytest.mark.parametrize("wrong", [3.0, -1.0, 1.7, np.nan])
+def test_an_action_that_is_none_is_found_before_anything_is_decoded(videos: Path, wrong: float) -> None:
+    action = np.ones(20)
+    action[5] = wrong
+    np.savez(videos / "000002.npz", action=action)
+    (videos / "000000.mp4").write_bytes(b"no video")
+    refused(videos, "000002.mp4", "of frame 5 is")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".jsonl", ".csv"])
+def test_the_action_of_frame_0_may_be_anything(videos: Path, tmp_path: Path, suffix: str) -> None:
+    path = videos / "000000.npz"
+    np.savez(path, action=np.array([np.nan] + [2.0] * 19))
+    if suffix == ".jsonl":
+        lines = ['{"action": null}'] + ['{"action": 2}'] * 19
+    else:
+        lines = ["action,reward", ",0"] + ["2,0"] * 19
+    if suffix != ".npz":
+        path.unlink()
+        path.with_suffix(suffix).write_text("\n".join(lines))
+    assert len(checked(config(videos), 16)) == 3
+    with EpisodeStore(tmp_path / "store") as store:
+        id = import_video(path.with_suffix(".mp4"), store, ActionCodec(3), FORMAT)
+        assert store.read(id).action.sum(0).tolist() == [0, 0, 19]
 
 
 def test_too_short(videos: Path) -> None:
@@ -71,9 +103,24 @@ def test_too_short(videos: Path) -> None:
     refused(videos, "000000.mp4 has 9 frames, at least 16", "--schedule.videos.shortest")
 
 
+def test_a_video_that_is_too_short_after_thinning_out_is_not_stored(videos: Path, tmp_path: Path) -> None:
+    options = config(videos, fps=FPS / 2, resample=True)
+    np.savez(videos / "000000.npz", action=np.zeros(20))
+    with EpisodeStore(tmp_path / "store") as store:
+        run = SimpleNamespace(
+            recipe=SimpleNamespace(env=options), collected=store, spaces=options.spaces(), progress=None
+        )
+        with pytest.raises(OneiroError, match=r"000000\.mp4 has 10 frames, at least 16"):
+            Import().run(run)  # pyright: ignore[reportArgumentType]
+        assert len(store) == 0
+
+
 def test_the_note_says_otherwise(videos: Path) -> None:
     refused(videos, "recording.json says otherwise", "fps: 10.0 there, 16.0 here", "--env.fps 10", fps=16.0)
     refused(videos, "--env.actions none left right", actions=("none", "go left", "go right"))
+    note = VideoNote(fps=29.97002997002997, kind="choice", actions=ACTIONS)
+    note.write(videos)
+    refused(videos, "--env.fps 29.97002997002997")
     (videos / "recording.json").write_text("{")
     refused(videos, "recording.json is damaged")
     (videos / "recording.json").unlink()

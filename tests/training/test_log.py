@@ -14,7 +14,9 @@ import torch
 from oneiro.errors import MissingExtra, OneiroError
 from oneiro.training import log as log_module
 from oneiro.training.log import LogConfig, MetricsLog, read_metrics
+from oneiro.training.run import Run, Stopped
 from oneiro.training.run_folder import RunFolder
+from oneiro.training.schedule import add_up
 
 PLAIN = LogConfig(tensorboard=False)
 
@@ -218,3 +220,35 @@ def test_missing_extra_names_the_pip_command(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtra, match=rf"pip install 'oneiro\[{name}\]'"):
         MetricsLog(tmp_path, LogConfig(tensorboard=False, **{name: True}))
+
+
+def test_a_run_that_is_left_ends_its_log(tmp_path, monkeypatch):
+    fake = Recorder("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    ended = []
+    with RunFolder.open(tmp_path / "run", {"a": 1}, "x"):
+        run = Run.__new__(Run)
+        run.log = MetricsLog(tmp_path / "run", LogConfig(tensorboard=False, wandb=True))
+        monkeypatch.setattr(run.log.sinks[0], "close", lambda: ended.append(True))
+        with pytest.raises(Stopped), run:
+            raise Stopped
+    assert ended == [True]
+
+
+def test_sums_of_metrics_are_wide_where_the_device_allows_it():
+    sums: dict[str, torch.Tensor] = {}
+    for loss in (2.0**25, 1.0):  # 2^25 + 1 is no float32
+        add_up(sums, {"loss": torch.tensor(loss)})
+    assert sums["loss"].item() == 2**25 + 1
+    assert sums["count"].item() == 2
+    assert {x.dtype for x in sums.values()} == {torch.float64}
+
+    class Apple:
+        device = torch.device("mps")
+
+        def to(self, dtype):
+            return torch.ones((), dtype=dtype)
+
+    sums = {}
+    add_up(sums, {"loss": Apple(), "time/update": torch.ones(())})  # pyright: ignore[reportArgumentType]
+    assert {x.dtype for x in sums.values()} == {torch.float32}

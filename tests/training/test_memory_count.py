@@ -31,7 +31,10 @@ def test_parameters_and_optimizer_are_exact_and_activations_grow_with_the_batch(
     assert small.parameters["world"] + small.parameters["behaviour"] == count
     assert 8 * count <= small.optimizer < 8 * count + 4096  # mean and square in float32
     assert small.weights == large.weights
-    assert 2.5 < (large.activations - 4 * count) / (small.activations - 4 * count) < 3.2
+    more, less = (
+        x.peak - x.weights - x.optimizer - 4 * count for x in (large, small)
+    )  # activations and batch
+    assert 2.5 < more / less < 3.2
     assert small.memo == sum(x.nbytes for x in world.memo(world.start(1)).values())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from parallel_worker import counters, joint_gradients, train
+from parallel_worker import counters, joint_gradients, train, two_stages
 from test_online import check_rows
 
 from oneiro.data import stream_folder
@@ -96,6 +96,16 @@ def test_a_run_goes_on_with_another_number_of_processes(folder: Path, monkeypatc
         n for i, n in zip(episodes.ids, episodes.lengths, strict=True) if "abandoned" not in episodes.info(i)
     ]
     assert sorted(played) == sorted(whole)
+
+
+def test_a_stage_of_the_first_process_ends_with_equal_weights(tmp_path: Path):
+    RunFolder.open(tmp_path / "run", {"values": to_json(two_stages())}, "test").close()
+    job(tmp_path, "alone")
+    first, second = ((tmp_path / f"alone-{i}.txt").read_text() for i in range(2))
+    assert first == second
+    assert first.startswith("done")
+    fits = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line["stage"] == "fit"]
+    assert [line["step"] for line in fits] == [3]
 
 
 def test_what_cannot_be_shared_is_refused():

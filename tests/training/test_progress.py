@@ -20,7 +20,7 @@ def test_plain_lines(tmp_path):
         assert first == f"vmc (demo) in {tmp_path}"
         assert device.startswith("device: CPU")
         assert rest == [] or rest[0].startswith("NOTE")
-        progress.stage("memory", 1, 4, 200, later=60.0)
+        progress.stage("memory", 1, 4, 200)
         progress.advance(50)  # found done
         for _ in range(3):
             time.sleep(0.05)
@@ -36,7 +36,6 @@ def test_plain_lines(tmp_path):
     assert "updates" in text
     assert "env steps" in text
     assert "left 0:" in text
-    assert "all 1:" in text
     assert "RAM" in text
     assert "a note [bold]as it is[/bold]" in text
     assert "nothing" not in text

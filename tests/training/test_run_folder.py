@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from oneiro.cli.train import FREE
 from oneiro.errors import OneiroError
 from oneiro.training.run_folder import ABSENT, RunFolder, diff
 
@@ -48,7 +49,6 @@ def test_diff_names_leaves():
 def test_a_new_folder_and_its_resume(tmp_path):
     path = tmp_path / "runs" / "one"
     with RunFolder.open(path, RECIPE, "oneiro train x --seed 1") as run:
-        assert run.is_new
         identity = run.id
         launch = run.launches[0]
         assert launch["command"] == "oneiro train x --seed 1"
@@ -56,7 +56,6 @@ def test_a_new_folder_and_its_resume(tmp_path):
         assert launch["python"] == ".".join(map(str, sys.version_info[:3]))
         assert launch["host"] == socket.gethostname()
     with RunFolder.open(path, RECIPE, "again") as run:
-        assert not run.is_new
         assert run.id == identity
         assert [launch["command"] for launch in run.launches] == ["oneiro train x --seed 1", "again"]
     seen = RunFolder.read(path)
@@ -87,6 +86,21 @@ def test_free_fields_may_change(tmp_path):
     assert RunFolder.read(tmp_path).recipe["log"] == {"wandb": True}
     with pytest.raises(OneiroError, match="another recipe"):
         RunFolder.open(tmp_path, RECIPE, "x", free=("lo", "log.wan"))
+
+
+def test_what_error_messages_tell_to_change_may_be_changed(tmp_path):
+    old = {
+        "env": {"num": 2, "processes": 1, "timeout": 9.0, "max_crashes": 5},
+        "data": {"ram": 1.0, "capacity": 9},
+    }
+    new = {
+        "env": {"num": 4, "processes": 2, "timeout": 1.0, "max_crashes": 9},
+        "data": {"ram": 2.0, "capacity": 5},
+    }
+    with RunFolder.open(tmp_path, {"values": old}, "oneiro train x") as run:
+        run.metrics.write_text("{}\n")
+    with RunFolder.open(tmp_path, {"values": new}, "oneiro train x", FREE) as run:
+        assert run.recipe == {"values": new}
 
 
 def test_newer_format(tmp_path):

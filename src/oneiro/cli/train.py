@@ -9,9 +9,11 @@ from pathlib import Path
 from oneiro.cli.options import command_line, default_run, parse_with_recipe, size_of
 
 FREE = (
-    *("values.log", "values.checkpoint", "values.runtime", "values.env.num", "values.env.workers"),
-    "values.schedule.online.actors",
+    *("values.log", "values.checkpoint", "values.runtime", "values.schedule.online.actors"),
+    *(f"values.env.{name}" for name in ("num", "workers", "processes", "timeout", "max_crashes")),
+    *("values.data.ram", "values.data.capacity"),
 )
+"""What may differ from the run that is resumed: what error messages tell the user to change, too."""
 EXAMPLE = "oneiro train vmc-takecover --size demo --seed 1 --schedule.evolve.generations 100"
 
 
@@ -55,8 +57,8 @@ def train_command(arguments: Sequence[str]) -> int:
             Progress(title, device, path, quiet=own.quiet or not ranks.is_first) as progress,
         ):
             try:
-                run = Run(recipe, folder, progress, stop, ranks)
-                run.train()
+                with Run(recipe, folder, progress, stop, ranks) as run:
+                    run.train()
             except Stopped:
                 if ranks.is_first:
                     print(f"stopped and saved in {path}; the same command goes on from here", file=sys.stderr)

@@ -60,11 +60,6 @@ class Memos:
         self._load(final)
         self._delete_unused()
 
-    def drop(self) -> None:
-        """Forget every attachment."""
-        self.entries = {}
-        self._delete_unused()
-
     def _write(self, folder: Path, items: Iterable[tuple[int, Rows]], rows: Callable[[int], int]) -> None:
         chunk, count = None, 0
         for id, arrays in items:

@@ -11,6 +11,7 @@ growing segments, the block cache, a few kB per full segment, and 16 bytes for e
 """
 
 import sys
+import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from oneiro.data.columns import Column
 from oneiro.data.memo_file import Memo, MemoType
 from oneiro.data.segments import LAST, TERMINAL, Segment, Stream
 from oneiro.data.share import Share, interleave
-from oneiro.data.stream_folder import ColumnTypes, StreamFolder
+from oneiro.data.stream_folder import StreamFolder
 from oneiro.errors import OneiroError
 from oneiro.types import TimeStep
 
@@ -109,18 +110,9 @@ class Replay:
         return np.array([(stream.first, stream.stop) for stream in self.streams], np.int64).reshape(-1, 2)
 
     @property
-    def segment_rows(self) -> int:
-        """Rows of a full segment; 0 before the first row."""
-        return self._files.size
-
-    @property
     def nbytes(self) -> int:
         """Bytes on the disk, latents included."""
         return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
-
-    def require_columns(self, types: ColumnTypes) -> None:
-        """Raise OneiroError unless the rows kept here are of these types: {name: (NumPy dtype, shape)}."""
-        self._files.require_columns(types)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -268,6 +260,12 @@ class Replay:
             raise self._files.too_few(len(spans), len(self.streams))
         for index, stream in enumerate(self.streams):
             first, stop = spans[index] if index < len(spans) else (0, 0)
+            if stream.stop < stop:
+                warnings.warn(
+                    f"{stream.folder} ends at row {stream.stop}, but the checkpoint was saved at row {stop}; the rows "
+                    "between are lost, and the run goes on without them",
+                    stacklevel=2,
+                )
             self._files.cut(stream, stop)
             for segment in [s for s in stream.segments.values() if s.stop <= first]:
                 self._files.drop(segment)

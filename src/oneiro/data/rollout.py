@@ -116,8 +116,9 @@ class Rollout:
                 turn = self._future.result(POLL)
                 break
             except NotYet:
-                if self._future.done():
-                    raise  # from within the environment
+                if self._future.done():  # it answered just now, or the environment itself raised this
+                    turn = self._future.result()
+                    break
                 meanwhile()
         else:
             turn = self._job()

@@ -264,7 +264,7 @@ class Stream:
         return gone
 
     def load(self) -> list[Path]:
-        """Find the files; returns those that are superseded or torn."""
+        """Find the files; returns those that are superseded, torn, or older than a gap."""
         files: dict[int, list[tuple[int, Path]]] = {}
         for path in self.folder.glob("*.rows"):
             number, _, rows = path.stem.partition("-")
@@ -275,7 +275,8 @@ class Stream:
                 if number not in self.segments and self._open(path, number, rows, number == max(files)):
                     continue
                 useless.append(path)
-        self._drop_before_gap()
+        useless += self._drop_before_gap()
+        useless += [memo for memo in self.folder.glob("*.memo") if int(memo.stem) not in self.segments]
         self.stop = self.last.stop if self.last else 0
         return useless
 
@@ -302,14 +303,16 @@ class Stream:
         self.segments[number] = segment
         return True
 
-    def _drop_before_gap(self) -> None:
-        """Only the newest segments that lie end to end make a stream."""
+    def _drop_before_gap(self) -> list[Path]:
+        """Only the newest segments that lie end to end make a stream; returns the files of the others."""
         whole = list(self.segments.values())
         for before, after in zip(whole[-2::-1], whole[:0:-1], strict=True):
             if before.stop != after.start:
-                for segment in whole[: whole.index(after)]:
+                gone = whole[: whole.index(after)]
+                for segment in gone:
                     del self.segments[segment.number]
-                return
+                return [segment.chunk for segment in gone if segment.chunk]
+        return []
 
 
 def _pairs(pairs: list[Any]) -> np.ndarray:

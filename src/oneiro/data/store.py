@@ -215,12 +215,6 @@ class EpisodeStore(EpisodeReader):
         found = self._memos.entries.get(name, {})
         return [id for id in self._order if id not in found]
 
-    def drop_memo(self) -> None:
-        """Delete all attached columns."""
-        self._require_writable()
-        self._memos.drop()
-        self.version += 1
-
     def forget(self) -> None:
         """Give back the memory of the block cache; what is read later is unpacked again."""
         self._cache.clear()

@@ -22,7 +22,6 @@ from oneiro.errors import OneiroError
 FORMAT = 1
 LARGEST, SMALLEST = 1024, 16
 """Rows of a segment."""
-ColumnTypes = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 class StreamFolder:
@@ -52,6 +51,7 @@ class StreamFolder:
         self._note, self._parts = folder / "replay.json", folder / "streams"
         self._garbage: list[Path] = []  # since the last flush
         self._spared: list[Path] = []  # before it
+        self._unneeded: list[Path] = []  # before that: deleted at the end of the flush
         if is_writable:
             self._parts.mkdir(parents=True, exist_ok=True)
         elif not self._note.exists():
@@ -73,7 +73,7 @@ class StreamFolder:
             if rows.keys() != self.columns.keys() or not all(
                 self.columns[name].holds(array) for name, array in rows.items()
             ):
-                self.require_columns({k: (a.dtype.str, a.shape[1:]) for k, a in rows.items()})
+                raise self._other_columns(rows)
             return
         columns = {name: Column.of(array, self.compress) for name, array in sorted(rows.items())}
         per_row = sum(array[0].nbytes for array in rows.values()) + (MemoType.of(memo).nbytes if memo else 0)
@@ -85,15 +85,6 @@ class StreamFolder:
         for stream in self.streams:
             stream.folder.mkdir(exist_ok=True)
         self._save_note()
-
-    def require_columns(self, types: ColumnTypes) -> None:
-        """Raise OneiroError unless the rows kept here are of these types: {name: (NumPy dtype, shape)}."""
-        kept = {name: (column.dtype, column.shape) for name, column in self.columns.items()}
-        if kept and kept != dict(types):
-            raise OneiroError(
-                f"the environment gives {_list(types)}, but {self.folder} holds {_list(kept)}; one replay is for one "
-                "environment, use another folder"
-            )
 
     def require_memo(self, memo: Memo) -> MemoType:
         """The type of these latents [N, ...]; the first ones decide it, others must be the same."""
@@ -114,18 +105,22 @@ class StreamFolder:
         path, entry = segment.write(self.columns)
         if before is not None and before != path:
             self._garbage.append(before)
+        needed = (path, segment.memo)  # files of these names may have been given up before
+        for waiting in (self._garbage, self._spared, self._unneeded):
+            waiting[:] = [file for file in waiting if file not in needed]
         segment.chunk = path
         return path, entry
 
     def flush(self) -> None:
         """Make every row durable, and delete what was not needed at the flush before either."""
-        unneeded, self._spared, self._garbage = self._spared, self._garbage, []
+        self._unneeded, self._spared, self._garbage = self._spared, self._garbage, []
         for stream in self.streams:
             last = stream.last
             if last is not None and last.is_growing:
                 self.write(last) if last.written < last.stop else last.write_memo()
-        for path in unneeded:
+        for path in self._unneeded:
             path.unlink(missing_ok=True)
+        self._unneeded = []
         if self.columns:
             sync_folder(self._parts)
 
@@ -176,6 +171,9 @@ class StreamFolder:
             self.streams.append(stream)
             if self.size and is_writable:
                 stream.folder.mkdir(exist_ok=True)
+            if is_writable:
+                for leftover in stream.folder.glob("*.tmp"):  # of a write that a kill interrupted
+                    leftover.unlink()
             self._garbage += stream.load()
             for segment in stream.segments.values():
                 segment.share(self.columns)
@@ -189,6 +187,14 @@ class StreamFolder:
         per_row += self.record
         if count * self.size * per_row > self.ram // 2 or 2 * count * self.size > self.capacity:
             raise self._too_small(count, per_row, self.size, 2)
+
+    def _other_columns(self, rows: Mapping[str, np.ndarray]) -> OneiroError:
+        given = {name: (array.dtype.str, array.shape[1:]) for name, array in rows.items()}
+        kept = {name: (column.dtype, column.shape) for name, column in self.columns.items()}
+        return OneiroError(
+            f"the environment gives {_list(given)}, but {self.folder} holds {_list(kept)}; one replay is for one "
+            "environment, use another folder"
+        )
 
     def _too_small(self, count: int, per_row: int, size: int, times: int) -> OneiroError:
         ram, rows = times * count * size * per_row, times * count * size
@@ -214,5 +220,5 @@ class StreamFolder:
         write_durably(self._note, [json.dumps(note, indent=1).encode()])
 
 
-def _list(types: ColumnTypes) -> str:
+def _list(types: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
     return ", ".join(f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in sorted(types.items()))

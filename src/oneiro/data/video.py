@@ -8,6 +8,8 @@ Line t holds the action that led to frame t, as rows of episodes do; that of fra
 
 import csv
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +26,7 @@ from oneiro.spaces import ActionCodec
 
 FORMATS = (".jsonl", ".npz", ".csv")
 Table = dict[str, np.ndarray]
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,14 @@ class VideoFormat:
 
 
 def import_video(path: Path | str, store: EpisodeStore, codec: ActionCodec, format: VideoFormat) -> int:
-    """Add the episode of one video and the actions beside it; returns its id. Durable after `store.flush`.
+    """Add the episode of one video and the actions beside it; returns its id. Durable after `store.flush`."""
+    id = int(store.ids[-1]) + 1 if len(store) else 0
+    store.add(read_episode(path, id, codec, format))
+    return id
+
+
+def read_episode(path: Path | str, id: int, codec: ActionCodec, format: VideoFormat) -> Episode:
+    """One video and the actions beside it.
 
     OneiroError for another frame rate, missing actions, fewer actions than frames, or a frame that cannot be decoded.
     """
@@ -61,20 +71,18 @@ def import_video(path: Path | str, store: EpisodeStore, codec: ActionCodec, form
         raise OneiroError(
             f"{path}: rewards and ends cannot be thinned out; leave resample off and give a video of {format.fps:g} fps"
         )
-    id = int(store.ids[-1]) + 1 if len(store) else 0
-    action = _actions(path, table["action"], codec)
+    action = known_actions(path, table["action"], codec)
     action[0] = 0
-    reward = table.get("reward", np.zeros(count)).astype(np.float32)
+    reward = _numbers(path, "reward", table.get("reward", np.zeros(count))).astype(np.float32)
     reward[0] = 0
-    terminated = table.get("terminated", np.zeros(count)).astype(np.bool_)
+    terminated = _numbers(path, "terminated", table.get("terminated", np.zeros(count))).astype(np.bool_)
     if terminated[:-1].any():
         row = int(terminated[:-1].argmax())
         raise OneiroError(f"{path} goes on after its end at frame {row}; cut it into one video an episode")
     info = {"source": path.name, "truncated": not terminated[-1], "score": float(reward.sum())}
-    store.add(
-        Episode(id=id, obs={"image": frames}, action=action, reward=reward, terminated=terminated, info=info)
+    return Episode(
+        id=id, obs={"image": frames}, action=action, reward=reward, terminated=terminated, info=info
     )
-    return id
 
 
 def read_frames(path: Path, format: VideoFormat) -> tuple[np.ndarray, int]:
@@ -149,9 +157,36 @@ def read_actions(video: Path) -> Table:
         lengths = {name: len(x) for name, x in table.items()}
         if "action" not in table or len(set(lengths.values())) != 1:
             raise ValueError(f"columns {lengths}; action is needed, and every column for every frame")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OneiroError(f"{found[0]} cannot be read: {error}") from error
+    except _UNREADABLE as error:
+        raise OneiroError(f"{found[0]} cannot be read: {error or type(error).__name__}") from error
     return table
+
+
+def known_actions(video: Path, values: np.ndarray, codec: ActionCodec) -> np.ndarray:
+    """float32 [T, A] from actions as the world takes them, or as the environment does; that of frame 0 is not used.
+
+    OneiroError that names the frame of an action which is none.
+    """
+    values = _numbers(video, "action", values)
+    values[:1] = 0
+    if not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise OneiroError(f"{video}: the action of frame {row} is not a finite number")
+    if values.ndim == 2 and values.shape[1] == codec.dim and not (codec.is_discrete and codec.dim == 1):
+        _require_known(video, values, codec)
+        return values.astype(np.float32)
+    wanted = (len(codec.groups),) if len(codec.groups) > 1 else ()
+    if not codec.is_discrete or values.shape[1:] != wanted:
+        raise OneiroError(
+            f"{video}: an action has the shape {values.shape[1:]}, {codec.dim} numbers are wanted"
+            + (f" or one integer for each of the groups {codec.groups}" if codec.is_discrete else "")
+        )
+    outside = (values < 0) | (values >= np.array(codec.groups if wanted else codec.groups[:1]))
+    outside |= values != np.floor(values)
+    if outside.any():
+        row = int(np.argwhere(outside)[0][0])
+        raise OneiroError(f"{video}: the action {values[row]} of frame {row} is none of {codec.groups}")
+    return codec.from_env(values.astype(np.int64)).numpy().astype(np.float32)
 
 
 def _jsonl(path: Path) -> Table:
@@ -159,6 +194,8 @@ def _jsonl(path: Path) -> Table:
     for number, row in enumerate(rows):
         if not isinstance(row, dict) or "action" not in row:
             raise ValueError(f'line {number + 1} has no "action"')
+    if len(rows) > 1 and rows[0]["action"] is None:
+        rows[0]["action"] = rows[1]["action"]  # it is not used
     names = [name for name in ("action", "reward", "terminated") if rows and name in rows[0]]
     return {name: np.array([row[name] for row in rows]) for name in names}
 
@@ -176,6 +213,9 @@ def _csv(path: Path) -> Table:
     actions = [name for name in names if name.startswith("action")]
     if not actions:
         raise ValueError("there is no column action (or action0, action1, ...)")
+    rows[0] |= {
+        name: rows[0][name] or "0" for name in actions
+    }  # that of frame 0 is not used and may be empty
     table: dict[str, Any] = {"action": np.array([[float(row[name]) for name in actions] for row in rows])}
     if actions == ["action"]:
         table["action"] = table["action"][:, 0]
@@ -184,26 +224,12 @@ def _csv(path: Path) -> Table:
     }
 
 
-def _actions(path: Path, values: np.ndarray, codec: ActionCodec) -> np.ndarray:
-    """float32 [T, A]: as the world takes them already, or as the environment does."""
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise OneiroError(f"{path}: the action of frame {row} is not a finite number")
-    if values.ndim == 2 and values.shape[1] == codec.dim and not (codec.is_discrete and codec.dim == 1):
-        _require_known(path, values, codec)
-        return values.astype(np.float32)
-    wanted = (len(codec.groups),) if len(codec.groups) > 1 else ()
-    if not codec.is_discrete or values.shape[1:] != wanted:
-        raise OneiroError(
-            f"{path}: an action has the shape {values.shape[1:]}, {codec.dim} numbers are wanted"
-            + (f" or one integer for each of the groups {codec.groups}" if codec.is_discrete else "")
-        )
-    outside = (values < 0) | (values >= np.array(codec.groups if wanted else codec.groups[:1]))
-    if outside.any():
-        row = int(np.argwhere(outside)[0][0])
-        raise OneiroError(f"{path}: the action {values[row]} of frame {row} is none of {codec.groups}")
-    return codec.from_env(values.astype(np.int64)).numpy().astype(np.float32)
+def _numbers(video: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """float64; OneiroError if there are others than numbers."""
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise OneiroError(f"{video}: {name} beside it has to be numbers ({error})") from error
 
 
 def _require_known(path: Path, values: np.ndarray, codec: ActionCodec) -> None:

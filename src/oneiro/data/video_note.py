@@ -75,4 +75,4 @@ class VideoNote:
 def _words(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(json.dumps(x) if " " in str(x) else str(x) for x in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value)  # of a number every digit: it has to be equal

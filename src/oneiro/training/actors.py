@@ -87,10 +87,6 @@ class Actor:
             self.has_rows = True
         return lived
 
-    def close(self) -> None:
-        """End the environments."""
-        self.env.close()
-
 
 # -- what goes to the process ----------------------------------------------------------------------------------
 
@@ -149,7 +145,9 @@ class Actors:
     refresh: int = (
         4  # updates after which actors are given new weights, with the next turns they are asked for
     )
-    timeout: float = 600.0  # seconds after which an actor that does not answer is taken for dead
+    timeout: float = (
+        600.0  # seconds after which an actor that has begun and does not answer is taken for dead
+    )
     max_deaths: int = 5  # deaths of one actor in a row (no rows handed over between) that stop the run
     address: str = ""  # of a Ray cluster; "" = that of RAY_ADDRESS, else Ray is started on this machine
 

@@ -106,4 +106,4 @@ def draws(population: int, episodes: int, seeds: Seeds) -> Tensor:
 
 def mean_scores(rollouts: Tensor, population: int) -> list[float]:
     """[P * E] returns -> mean of each candidate."""
-    return rollouts.double().reshape(population, -1).mean(1).tolist()
+    return rollouts.cpu().double().reshape(population, -1).mean(1).tolist()

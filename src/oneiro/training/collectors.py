@@ -26,6 +26,8 @@ from oneiro.errors import OneiroError
 from oneiro.training.actors import Actors, Lived, Role, pack, split
 
 logger = logging.getLogger("oneiro")
+PATIENCE = 60.0
+"""Seconds after which it is said that actors have not begun yet."""
 
 
 class Gone(Exception):  # noqa: N818 - an event; `Collectors` decides what it means
@@ -37,6 +39,10 @@ class Cluster(Protocol):
 
     def start(self, role: Role) -> Any:
         """Begin to start an actor."""
+        ...
+
+    def is_up(self, actor: Any) -> bool:
+        """True once an actor has a process and has begun, or failed to; it may wait for a CPU before."""
         ...
 
     def share(self, weights: np.ndarray) -> Any:
@@ -71,8 +77,10 @@ class _Seat:
     """Open requests, oldest first."""
     version: int = -1
     """Of the weights it was sent last."""
+    is_up: bool = False
+    """It has begun, and is expected to answer."""
     since: float = 0.0
-    """When the oldest request became the oldest."""
+    """When the oldest request became the oldest; until it is up, when it was started."""
     deaths: int = 0
     """In a row."""
 
@@ -95,6 +103,7 @@ class Collectors:
         self.config, self.cluster, self.replay = config, cluster, replay
         self.player, self.updates = player, updates
         self._weights, self._version, self._packed_at = None, -1, 0
+        self._said = False  # that actors wait
         self._turns: deque[tuple[np.ndarray, Lived]] = deque()  # taken, but not stored yet
         parts = split(role.recipe.env.num, config.num)
         share = [replace(role.share, index=index, count=config.num) for index in range(config.num)]
@@ -141,13 +150,31 @@ class Collectors:
         """The actor to hear next: one that has answered, those that waited longest first, or one that is overdue."""
         while True:
             ready = self.cluster.answered([seat.tickets[0] for seat in self._seats], POLL)
+            self._look_who_is_up()
             late = time.monotonic() - self.config.timeout
             for seat in self._seats:
-                if seat.tickets[0] in ready or seat.since < late:
+                if seat.tickets[0] in ready or (seat.is_up and seat.since < late):
                     self._seats.remove(seat)
                     self._seats.append(seat)
                     return seat
             meanwhile()
+
+    def _look_who_is_up(self) -> None:
+        """The clock of an actor starts when it has begun. Once, say that some have not."""
+        now = time.monotonic()
+        for seat in [seat for seat in self._seats if not seat.is_up]:
+            if self.cluster.is_up(seat.actor):
+                seat.is_up, seat.since = True, now
+        waiting = [seat for seat in self._seats if not seat.is_up and seat.since < now - PATIENCE]
+        if waiting and not self._said:
+            self._said = True
+            logger.warning(
+                "%d of %d experience actors have not begun after %g s: they wait for a free CPU of Ray, or are slow to "
+                "start. The others play on; give the cluster more CPUs, or set a smaller actors.num",
+                len(waiting),
+                len(self._seats),
+                PATIENCE,
+            )
 
     def _take(self, seat: _Seat) -> list[Lived]:
         if seat.tickets[0] not in self.cluster.answered([seat.tickets[0]], 0.0):
@@ -162,7 +189,8 @@ class Collectors:
         """Start the actor of a seat. Its ids are larger than all that are stored."""
         share, begun = seat.role.share, self.replay.begun
         role = replace(seat.role, begun=begun + (share.index - begun) % share.count)
-        seat.actor, seat.version, seat.since = self.cluster.start(role), -1, time.monotonic()
+        seat.actor, seat.version, seat.is_up = self.cluster.start(role), -1, False
+        seat.since = time.monotonic()
         for _ in range(self.config.ahead):
             self._ask(seat)
 

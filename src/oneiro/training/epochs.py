@@ -21,7 +21,7 @@ from oneiro.agent import Agent
 from oneiro.data.collect import play
 from oneiro.data.samplers import prefetch
 from oneiro.training.fit import Fit, Fitter
-from oneiro.training.schedule import Stage
+from oneiro.training.schedule import Stage, add_up
 
 if TYPE_CHECKING:
     from oneiro.training.run import Run
@@ -95,6 +95,8 @@ class Epochs(Stage):
         done.setdefault("epoch", 0)
         done.setdefault("task", 0)
         done.setdefault("updates", 0)
+        # Episodes may have been dropped since (data.capacity), or stored after the checkpoint.
+        done["collected"] = max(done.get("collected", 0), _steps(run.collected))
         fitter = run.fitter(self.fit)
         run.progress.advance(sum(fitter.steps))
         with run.env() as env:
@@ -108,7 +110,7 @@ class Epochs(Stage):
     # -- collecting ------------------------------------------------------------------------------------------
 
     def _collect(self, run: "Run", env: Any) -> None:
-        """Whole episodes, as many at once as there are slots, until enough steps are stored."""
+        """Whole episodes, as many at once as there are slots, until enough steps are collected."""
         store, epoch = run.collected, run.done["epoch"]
         if epoch and not self.steps:
             return
@@ -129,12 +131,13 @@ class Epochs(Stage):
                 on_step=lambda n: run.progress.advance(0, env_steps=n),
             ):
                 store.add(episode)
+                run.done["collected"] += len(episode) - 1
                 scores.append(float(episode.info["score"]))
                 run.tick()
             store.flush()
         if scores:
             run.record(
-                _steps(store),
+                run.done["collected"],
                 {
                     "collect/score": float(np.mean(scores)),
                     "collect/episodes": float(len(store)),
@@ -144,11 +147,10 @@ class Epochs(Stage):
             )
 
     def _is_due(self, run: "Run") -> bool:
-        store, epoch = run.collected, run.done["epoch"]
-        stored = _steps(store)
-        if epoch == 0 and self.first_steps <= stored < self.most_first_steps:
-            return _rare(store) < self.rare_rewards
-        return stored < min(self.first_steps + epoch * self.steps, self.total_steps)
+        epoch, collected = run.done["epoch"], run.done["collected"]
+        if epoch == 0 and self.first_steps <= collected < self.most_first_steps:
+            return _rare(run.collected) < self.rare_rewards
+        return collected < min(self.first_steps + epoch * self.steps, self.total_steps)
 
     # -- learning --------------------------------------------------------------------------------------------
 
@@ -176,8 +178,7 @@ class Epochs(Stage):
     ) -> None:
         """Means over `log_every` updates, or over what is left of an epoch's task."""
         sums = run.carry.setdefault("sums", {})
-        for name, value in {**metrics, "count": torch.ones(())}.items():
-            sums[name] = sums[name] + value.double() if name in sums else value.double()
+        add_up(sums, metrics)
         shown: dict[str, float] = {}
         if is_last or k % self.log_every == 0:
             count = sums.pop("count")

@@ -6,6 +6,7 @@ RAM are scaled to the length. Dreams are counted to their horizon, so their time
 """
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -95,7 +96,11 @@ def _estimate_large(recipe: Recipe, spaces: Spaces, device: torch.device) -> Pla
     with torch.device("meta"):
         parameters = parameter_counts(build_agent(recipe, spaces))
     kind = "GPU memory" if device.type == "cuda" else "RAM"
-    need = ALLOCATOR[device.type] * max((each.peak for each in counted), default=0) / GIB
+    need = (
+        ALLOCATOR["cuda" if device.type == "cuda" else "cpu"]
+        * max((each.peak for each in counted), default=0)
+        / GIB
+    )
     there = memory_of(device)[1] / GIB
     notes = [
         f"an agent of {sum(parameters[o] for o in ('world', 'behaviour')):,} weights is counted on shapes alone: time "
@@ -348,4 +353,5 @@ def _peak() -> int:
         import resource
     except ImportError:  # Windows
         return info.rss
-    return max(info.rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(info.rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

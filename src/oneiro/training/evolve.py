@@ -5,6 +5,7 @@ All rollouts of all candidates of a generation are one batch; each row carries t
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from oneiro.errors import OneiroError
 from oneiro.training.cma_es import CMA, Evolution, Seeds, draws, mean_scores
 from oneiro.training.schedule import Stage
 from oneiro.training.starts import first_rows
+from oneiro.training.state import random_state, set_random_state
 from oneiro.types import Carry, TimeStep
 
 if TYPE_CHECKING:
@@ -81,21 +83,23 @@ class Evolve(Stage):
         rollouts = DreamRollouts(self, run) if self.where == "dream" else EnvRollouts(self, run)
         with rollouts:
             for generation in range(len(evolution.history), self.generations):
-                began = time.perf_counter()
+                began, random = time.perf_counter(), random_state()
+                # A stop during the rollouts or the test: the generation is repeated, with the same random numbers.
+                run.before_save = partial(set_random_state, random)
                 weights = evolution.ask().to(run.device)
                 rows = draws(len(weights), self.episodes, self.seeds)
                 returns = rollouts(weights.repeat_interleave(self.episodes, 0), rows, generation)
                 scores = mean_scores(returns, len(weights))
                 evolution.tell(scores)
-                done["history"] = evolution.history
-                run.carry["mean"] = evolution.mean.to(run.device)
+                mean = evolution.mean.to(run.device)
                 metrics = {
                     "evolve/mean": float(np.mean(scores)),
                     "evolve/best": max(scores),
                     "evolve/sigma": evolution.sigma,
                 }
                 if self.test_every and (generation + 1) % self.test_every == 0:
-                    metrics["evolve/test"] = self._test(run, rollouts, generation)
+                    metrics["evolve/test"] = self._test(run, rollouts, mean, generation)
+                done["history"], run.carry["mean"], run.before_save = list(evolution.history), mean, None
                 shown = run.record(
                     generation + 1, metrics, timing={"evolve/seconds": time.perf_counter() - began}
                 )
@@ -104,9 +108,10 @@ class Evolve(Stage):
         chosen = run.carry.get("best", run.carry["mean"]) if self.result == "best" else run.carry["mean"]
         vector_to_parameters(chosen.to(run.device), agent.behaviour.parameters())
 
-    def _test(self, run: "Run", rollouts: "DreamRollouts | EnvRollouts", generation: int) -> float:
-        """Mean return of the distribution's mean; the best so far is kept."""
-        mean = run.carry["mean"]
+    def _test(
+        self, run: "Run", rollouts: "DreamRollouts | EnvRollouts", mean: Tensor, generation: int
+    ) -> float:
+        """Mean return of the distribution's mean [n]; the best so far is kept."""
         rows = torch.arange(self.test_episodes)
         score = float(rollouts(mean.expand(len(rows), -1), rows, -1 - generation).mean())
         if score > run.done.get("best_score", -float("inf")):

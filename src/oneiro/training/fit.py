@@ -75,12 +75,17 @@ class Fitter:
     ) -> Losses:
         """One update on `batch` [B, T] of every group, or `only` of those with these numbers.
 
-        A non-finite one is skipped, counted and reported.
+        The groups in which something is not finite are skipped; the update is counted and reported.
         """
         chosen = range(len(self.fit.groups)) if only is None else only
         losses, gradients = self._learned(batch, before, chosen)
         losses, gradients = self._joint(losses, gradients)
-        for i, found in zip(chosen, gradients, strict=True):
+        by_name = [
+            dict(zip([n for n, _ in self.named[i]], found, strict=True))
+            for i, found in zip(chosen, gradients, strict=True)
+        ]
+        good = self.guard.check(losses.by_part, by_name, batch)
+        for i, found, is_good in zip(chosen, gradients, good, strict=True):
             group, named, optimizer, step = (
                 self.fit.groups[i],
                 self.named[i],
@@ -88,9 +93,7 @@ class Fitter:
                 self.steps[i],
             )
             self.steps[i] += 1
-            if not self.guard.check(
-                losses.by_part, dict(zip([n for n, _ in named], found, strict=True)), batch
-            ):
+            if not is_good:
                 continue
             parameters = [p for _, p in named]
             for parameter, gradient in zip(parameters, found, strict=True):

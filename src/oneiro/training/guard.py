@@ -1,7 +1,7 @@
 """`Guard`: a non-finite update is skipped, counted and reported; too many in a row stop the run."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,26 @@ class Guard:
         self.in_a_row = 0
 
     def check(
-        self, losses: Mapping[str, Tensor], gradients: Mapping[str, Tensor | None], batch: Any = None
-    ) -> bool:
-        """True if this update may be applied. False: skip it (a warning names the first bad tensor).
+        self, losses: Mapping[str, Tensor], groups: Sequence[Mapping[str, Tensor | None]], batch: Any = None
+    ) -> list[bool]:
+        """For each group of gradients: True if it may be applied, False to skip it.
 
-        One reduction and one device sync. After `limit` bad ones in a row the batch is saved and OneiroError
-        raised. `batch` is any tree of tensors.
+        A warning names the first bad tensor. A bad loss makes every group bad. The update is counted once, as bad if
+        any group is. One reduction and one device sync. After `limit` bad updates in a row the batch is saved and
+        OneiroError raised. `batch` is any tree of tensors.
         """
-        found = [g for g in gradients.values() if g is not None]
-        norms = torch._foreach_norm(found) if found else ()
+        found = [[g for g in gradients.values() if g is not None] for gradients in groups]
+        every = [g for own in found for g in own]
+        norms = torch._foreach_norm(every) if every else ()
         numbers = torch.stack([x.detach().float().reshape(()) for x in (*losses.values(), *norms)])
-        if bool(numbers.isfinite().all()):
+        finite = iter(numbers.isfinite().tolist())
+        losses_are_good = all([next(finite) for _ in losses])
+        good = [all([next(finite) for _ in own]) and losses_are_good for own in found]
+        if losses_are_good and all(good):
             self.in_a_row = 0
-            return True
+            return good
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        cause = _first_bad(losses, gradients)
+        cause = _first_bad(losses, {name: g for gradients in groups for name, g in gradients.items()})
         if self.in_a_row >= self.limit:
             self._give_up(cause, batch)
         warnings.warn(
@@ -53,7 +58,7 @@ class Guard:
             RuntimeWarning,
             stacklevel=2,
         )
-        return False
+        return good
 
     def state(self) -> dict[str, int]:
         """Counters, as JSON."""

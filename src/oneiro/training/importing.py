@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from oneiro.data.video import VideoFormat, import_video, read_actions
+from oneiro.data.video import VideoFormat, known_actions, read_actions, read_episode
 from oneiro.data.video_note import VideoNote
 from oneiro.envs.recorded import RecordedConfig
 from oneiro.errors import OneiroError
@@ -59,10 +59,12 @@ class Import(Stage):
         for path in paths:
             if path.name in known:
                 continue
-            id = import_video(path, store, run.spaces.action, format)
-            if store.length(id) < self.shortest:  # after thinning out
-                raise too_short(path, store.length(id), self.shortest)
-            run.progress.advance(0, env_steps=store.length(id))
+            id = int(store.ids[-1]) + 1 if len(store) else 0
+            episode = read_episode(path, id, run.spaces.action, format)
+            if len(episode) < self.shortest:  # after thinning out
+                raise too_short(path, len(episode), self.shortest)
+            store.add(episode)
+            run.progress.advance(0, env_steps=len(episode))
             if time.monotonic() - flushed > self.flush_seconds:
                 store.flush()
                 flushed = time.monotonic()
@@ -75,8 +77,8 @@ class Import(Stage):
 def checked(config: RecordedConfig, shortest: int) -> list[Path]:
     """The videos of a folder in the order of their names, after a look at everything but the pictures.
 
-    OneiroError: no such folder, no videos, a note that says otherwise, actions that are missing, cannot be read or
-    are too few.
+    OneiroError: no such folder, no videos, a note that says otherwise, actions that are missing, cannot be read, are
+    too few or are none of the config's.
     """
     if not config.videos:
         raise OneiroError(
@@ -100,10 +102,12 @@ def checked(config: RecordedConfig, shortest: int) -> list[Path]:
         raise OneiroError(
             f"{folder} holds more than one video called {min(twice)}; their actions would be the same"
         )
+    codec = config.spaces().action
     for path in paths:
-        count = len(read_actions(path)["action"])
-        if count < shortest:
-            raise too_short(path, count, shortest)
+        action = read_actions(path)["action"]
+        if len(action) < shortest:
+            raise too_short(path, len(action), shortest)
+        known_actions(path, action, codec)
     return paths
 
 

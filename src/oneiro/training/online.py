@@ -35,7 +35,7 @@ from oneiro.training.actors import Actors, Role
 from oneiro.training.collectors import Collectors, check
 from oneiro.training.fit import Fit
 from oneiro.training.ray_actors import connected
-from oneiro.training.schedule import Stage
+from oneiro.training.schedule import Stage, add_up
 from oneiro.types import Losses
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ class Online(Stage):
             raise ValueError(
                 f"Online.train_ratio is {self.train_ratio}; it must be positive. To play without training, "
                 "use `oneiro collect`"
+            )
+
+        if self.actors.num and not self.overlap:
+            raise ValueError(
+                "Online.overlap has no effect with actors, which play in other processes; leave it out, or leave out "
+                "actors.num"
             )
 
     @property
@@ -227,9 +233,7 @@ class _Loop:
 
     def _sum(self, metrics: Mapping[str, Tensor]) -> None:
         """Sums since the last line are part of the carry, so a resumed run adds on."""
-        sums = self.run.carry.setdefault("sums", {})
-        for name, value in {**metrics, "count": torch.ones(())}.items():
-            sums[name] = sums[name] + value.double() if name in sums else value.double()
+        add_up(self.run.carry.setdefault("sums", {}), metrics)
 
     def _log(self) -> None:
         steps = self.done["steps"]

@@ -111,6 +111,8 @@ class Ranks:
     @torch.no_grad()
     def everywhere(self, x: Tensor) -> Tensor:
         """A tensor [n, ...] of every rank, one after the other: [N n, ...]."""
+        if self.count == 1:
+            return x
         found = [torch.empty_like(x) for _ in range(self.count)]
         with _heard():
             dist.all_gather(found, x.contiguous())
@@ -119,11 +121,11 @@ class Ranks:
     @torch.no_grad()
     def unite(self, module: nn.Module) -> None:
         """Give a module the parameters and buffers of rank 0, and let its running percentiles be those of all ranks."""
-        if self.count == 1:
-            return
         for scale in module.modules():
             if isinstance(scale, PercentileScale):
                 scale.everywhere = self.everywhere
+        if self.count == 1:
+            return
         for tensor in (*module.parameters(), *module.buffers()):
             sent = tensor.detach().contiguous()
             with _heard():

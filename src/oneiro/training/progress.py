@@ -41,7 +41,6 @@ class Progress:
         self._began = time.monotonic()
         self._memory = Memory()
         self._stage: tuple[str, int, int, int] | None = None
-        self._later: float | None = None
         self._metrics: dict[str, Any] = {}
         self._rates = Rates()
         self._stage_began = self._next = self._began
@@ -68,13 +67,10 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def stage(self, name: str, index: int, count: int, total: int, later: float | None = None) -> None:
-        """Begin stage `index` (from 0) of `count`, with `total` steps; 0: there is nothing to do.
-
-        `later`: seconds that the stages after it are expected to take, if known: then the total is shown too.
-        """
+    def stage(self, name: str, index: int, count: int, total: int) -> None:
+        """Begin stage `index` (from 0) of `count`, with `total` steps; 0: there is nothing to do."""
         self._finish_stage()
-        self._stage, self._later = (name, index, count, total), later
+        self._stage = (name, index, count, total)
         self._rates, self._metrics = Rates(), {}
         self._stage_began = time.monotonic()
         self._next = 0.0
@@ -143,8 +139,6 @@ class Progress:
         left = None if is_done else self._rates.seconds_left(self._stage[3])
         if left is not None:
             times.append(f"left {_clock(left)}")
-            if self._later is not None:
-                times.append(f"all {_clock(left + self._later)}")
         return times
 
     def _speeds(self) -> list[str]:

@@ -14,6 +14,7 @@ import textwrap
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ class RemoteActor:
     def __init__(self, parcel: Parcel) -> None:
         self.actor = Actor(parcel.open())
 
+    def begun(self) -> None:
+        """Answered as soon as the actor is there."""
+
     def play(self, turns: int, weights: np.ndarray | None) -> list[Lived]:
         """See `Actor.play`."""
         return self.actor.play(turns, weights)
@@ -53,15 +57,20 @@ class RayCluster:
 
     def start(self, role: Role) -> Any:
         """Begin to start an actor, on a machine that has a CPU to spare."""
-        return self.kind.remote(Parcel.of(role))
+        actor = self.kind.remote(Parcel.of(role))
+        return _Begun(actor, actor.begun.remote())
+
+    def is_up(self, actor: "_Begun") -> bool:
+        """Its constructor has returned, or raised."""
+        return bool(self.ray.wait([actor.begun], timeout=0)[0])
 
     def share(self, weights: np.ndarray) -> Any:
         """A copy in Ray's store, which machines fetch once."""
         return self.ray.put(weights)
 
-    def ask(self, actor: Any, turns: int, weights: Any) -> Any:
+    def ask(self, actor: "_Begun", turns: int, weights: Any) -> Any:
         """Request the next turns."""
-        return actor.play.remote(turns, weights)
+        return actor.handle.play.remote(turns, weights)
 
     def answered(self, tickets: Sequence[Any], seconds: float) -> Collection[Any]:
         """Those that can be taken."""
@@ -86,10 +95,18 @@ class RayCluster:
         except errors.RayError as error:
             raise Gone(_reason(error)) from None
 
-    def end(self, actor: Any) -> None:
+    def end(self, actor: "_Begun") -> None:
         """Kill an actor; its environments' workers notice by themselves."""
         with suppress(self.ray.exceptions.RayError):  # it is gone, or Ray itself is
-            self.ray.kill(actor)
+            self.ray.kill(actor.handle)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """An actor of Ray's, and the answer that comes as soon as it is there."""
+
+    handle: Any
+    begun: Any
 
 
 @contextmanager

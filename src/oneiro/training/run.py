@@ -175,16 +175,29 @@ class Run(Trained):
                 self._do(stage)
             else:
                 self.together = Ranks()
+                self.together.unite(self.agent)
                 if not self.ranks.first_alone(lambda: self._do(stage)):  # noqa: B023 - called at once
                     raise Stopped
                 self.together = self.ranks
+                self.ranks.unite(self.agent)
             self.index += 1
-            self._fitter, self.done, self.carry = None, {}, {}
+            self._fitter, self._saved_fitter, self.done, self.carry = None, None, {}, {}
             self.save()
             self.store.forget()
             runtime.release_memory()
             if self.together.any(self.stop.requested)[0]:
                 raise Stopped
+
+    def close(self) -> None:
+        """Finish the log, which ends the runs of W&B and trackio."""
+        if self.log is not None:
+            self.log.close()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _do(self, stage: Stage) -> None:
         name = self.stages[self.index][0]
@@ -207,7 +220,7 @@ class Run(Trained):
 
     def fitter(self, fit: Fit) -> Fitter:
         """The present stage's fitter, with its optimizers as they were saved."""
-        self._fitter = Fitter(fit, self.agent, self.guard, self.ranks)
+        self._fitter = Fitter(fit, self.agent, self.guard, self.together)
         if self._saved_fitter:
             self._fitter.updates = self._saved_fitter["updates"]
             for optimizer, saved in zip(

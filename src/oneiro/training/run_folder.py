@@ -50,7 +50,6 @@ class RunFolder:
 
     def __init__(self, path: Path, content: dict[str, Any], lock: filelock.BaseFileLock | None) -> None:
         self.path, self._content, self._lock = Path(path), content, lock
-        self.is_new = len(content["launches"]) <= 1
 
     @property
     def recipe(self) -> dict[str, Any]:

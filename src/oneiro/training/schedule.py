@@ -7,7 +7,7 @@ calls `run.tick()` wherever it may be interrupted; repeating it after a stop goe
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -145,8 +145,7 @@ class Update(Stage):
     def _note(self, run: "Run", metrics: dict[str, Tensor], k: int, seconds: float) -> None:
         """Means over `log_every` updates; the running sums are part of the carry, so a resume adds on."""
         sums = run.carry.setdefault("sums", {})
-        for name, value in {**metrics, "count": torch.ones(())}.items():
-            sums[name] = sums[name] + value.double() if name in sums else value.double()
+        add_up(sums, metrics)
         shown: dict[str, float] = {}
         if k % self.log_every == 0 or k == self.updates:
             count = sums.pop("count")
@@ -202,6 +201,14 @@ def stages(schedule: Any) -> list[tuple[str, Stage]]:
     once = [(name, stage) for name, stage in named if isinstance(stage, Stage)]
     rounds = getattr(schedule, "rounds", 1)
     return [(name if r == 0 else f"{name}/{r + 1}", stage) for r in range(rounds) for name, stage in once]
+
+
+def add_up(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
+    """Add metrics to running sums, and 1 to their "count". In float64, which Apple's GPUs lack."""
+    is_apple = any(value.device.type == "mps" for value in metrics.values())
+    for name, value in {**metrics, "count": torch.ones(())}.items():
+        wide = value.to(torch.float32 if is_apple else torch.float64)
+        sums[name] = sums[name] + wide if name in sums else wide
 
 
 def _name(config: Any) -> str:

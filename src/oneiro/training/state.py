@@ -21,8 +21,6 @@ from torch.optim import Optimizer
 from oneiro.errors import OneiroError
 from oneiro.training.files import plain
 
-Generator = torch.Generator | np.random.Generator
-
 
 def flatten(tree: Any) -> tuple[dict[str, Tensor], Any]:
     """Split a tree into named tensors and JSON. Raises TypeError on anything that has no such form."""
@@ -151,25 +149,18 @@ def _laid_out(value: Any, parameter: Tensor, name: str, source: str) -> Any:
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
-def random_state(**generators: Generator) -> dict[str, Any]:
-    """Global generators (Python, NumPy, torch, every CUDA device in use) and the named ones: a tree."""
-    tree: dict[str, Any] = {
+def random_state() -> dict[str, Any]:
+    """The global generators (Python, NumPy, torch, every CUDA device in use): a tree."""
+    return {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=False),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "named": {},
     }
-    for name, generator in generators.items():
-        if isinstance(generator, np.random.Generator):
-            tree["named"][name] = generator.bit_generator.state
-        else:
-            tree["named"][name] = generator.get_state()
-    return tree
 
 
-def set_random_state(tree: dict[str, Any], **generators: Generator) -> None:
-    """Restore what `random_state` returned, into generators of the same names."""
+def set_random_state(tree: dict[str, Any]) -> None:
+    """Restore what `random_state` returned."""
     random.setstate(tree["python"])
     np.random.set_state(tree["numpy"])
     torch.set_rng_state(tree["torch"])
@@ -182,8 +173,3 @@ def set_random_state(tree: dict[str, Any], **generators: Generator) -> None:
                 "here: the run goes on, but not with the numbers of an uninterrupted one",
                 stacklevel=2,
             )
-    for name, generator in generators.items():
-        if isinstance(generator, np.random.Generator):
-            generator.bit_generator.state = tree["named"][name]
-        else:
-            generator.set_state(tree["named"][name])
