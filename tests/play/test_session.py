@@ -1,5 +1,7 @@
 """A person in a dream: start, step, rewind, branch, two dreams at once, and what is refused. Exact worlds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from playing import LEFT, RIGHT, STAY, Blind, Fast, catch, dodge, play, player, 
 from oneiro.envs.toy import GRID, ToyConfig
 from oneiro.errors import OneiroError
 from oneiro.play.history import History
-from oneiro.play.real import RealGame
+from oneiro.play.real import RealGame, Shown
 from oneiro.play.session import Session
 from oneiro.play.starts import Place
 from oneiro.testing import CatchOracle
@@ -88,6 +90,36 @@ def test_new_luck_only_where_a_dream_branches() -> None:
 
     assert len(futures(False)) == 1
     assert len(futures(True)) > 1
+
+
+def test_a_look_at_the_feature_or_the_real_game_lets_nothing_go() -> None:
+    current = session(dodge())
+    current.start(PLACE)
+    for _ in range(6):
+        current.step((0.0,))
+    after = current.history[3]
+    current.rewind(2)
+    current.change(view="feature")
+    frame = current.attach_real(
+        Shown(picture=np.zeros((4, 4, 3), np.uint8), reward=0, score=0, steps=0, over=False)
+    )
+    history = current.history
+    assert (current.frame, history.last, history[3]) == (frame, 6, after)
+    assert history.nbytes == sum(history[t].nbytes for t in range(7))
+
+
+def test_a_larger_frame_in_the_place_of_another_keeps_the_bound() -> None:
+    current = session(dodge())
+    frames = [current.start(PLACE), *(current.step((0.0,)) for _ in range(3))]
+    shown = Shown(picture=np.zeros((64, 64, 3), np.uint8), reward=0, score=0, steps=0, over=False)
+    more, oldest = shown.picture.nbytes, frames[0].nbytes
+    for spare, kept in ((more, (0, 3)), (more - 1, (1, 3)), (more - oldest - 1, (1, 2))):
+        history = History(sum(frame.nbytes for frame in frames) + spare)
+        for frame in frames:
+            history.append(frame)
+        history.replace(replace(frames[1], real=shown))
+        assert (history.first, history.last) == kept
+        assert history.nbytes == sum(history[t].nbytes for t in range(history.first, history.last + 1))
 
 
 def test_dreams_leave_torchs_random_numbers_alone() -> None:

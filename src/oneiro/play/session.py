@@ -146,9 +146,9 @@ class Session:
         return frame
 
     def attach_real(self, shown: Any) -> Frame:
-        """Keep what the real game showed beside the present frame (the newest)."""
+        """Keep what the real game showed beside the present frame."""
         frame = replace(self.frame, real=shown)
-        self.history.append(frame)
+        self.history.replace(frame)
         return frame
 
     def suggestions(self, count: int) -> list[tuple[Place, np.ndarray]]:
@@ -204,13 +204,13 @@ class Session:
         return LaneFrame(carry=carry, dice=dice, picture=picture, value=value, **facts)
 
     def _show_again(self) -> None:
-        """The present frame in another view; what came after it is let go."""
+        """The present frame in another view."""
         frame = self.frame
         lanes = [
             replace(lane, picture=run.picture(lane.carry.state, self.settings.view))
             for run, lane in zip(self.runs, frame.lanes, strict=True)
         ]
-        self.history.append(replace(frame, lanes=tuple(lanes)))
+        self.history.replace(replace(frame, lanes=tuple(lanes)))
 
     def _seed(self) -> int:
         return int(self._random.integers(2**31))
