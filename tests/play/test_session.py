@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from playing import LEFT, RIGHT, STAY, Blind, Fast, catch, dodge, play, player, session
+from playing import LEFT, RIGHT, STAY, Blind, Fast, Gambler, catch, dodge, play, player, session
 
 from oneiro.envs.toy import GRID, ToyConfig
 from oneiro.errors import OneiroError
@@ -90,6 +90,26 @@ def test_new_luck_only_where_a_dream_branches() -> None:
 
     assert len(futures(False)) == 1
     assert len(futures(True)) > 1
+
+
+def test_the_agent_has_luck_of_its_own_in_each_dream_and_with_new_luck() -> None:
+    current = session(dodge(behaviour=Gambler()))
+    current.change(agent=True, explore=True, past_ends=True)
+
+    def actions() -> list[tuple[float, ...] | None]:
+        return [current.step().action for _ in range(4)]
+
+    current.start(PLACE)
+    first = actions()
+    current.rewind(0)
+    assert actions() == first
+    current.change(new_luck=True)
+    current.rewind(0)
+    others = [actions()]
+    current.start(PLACE)
+    others.append(actions())
+    assert first not in others
+    assert others[0] != others[1]
 
 
 def test_a_look_at_the_feature_or_the_real_game_lets_nothing_go() -> None:

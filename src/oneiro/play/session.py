@@ -4,8 +4,8 @@ start    real rows --agent--> carry --> frame 0
 step     frame t --(person or agent)--> action --world.step--> frame t+1        all kept, see `history`
 rewind   back to any frame kept; a step from there lets go of what came after it: the dream branches
 
-Chance: every dream has dice of its own, kept with each frame. From a past frame the same actions give the same dream
-again, unless new luck is asked for. No web in this file.
+Chance: every dream has dice of its own, kept with each frame, and so has its agent. From a past frame the same actions
+give the same dream again, unless new luck is asked for. No web in this file.
 """
 
 import math
@@ -23,7 +23,7 @@ from oneiro.errors import OneiroError
 from oneiro.play.history import Frame, History, LaneFrame
 from oneiro.play.limits import Limits
 from oneiro.play.pictures import View
-from oneiro.play.played_run import PlayedRun
+from oneiro.play.played_run import PlayedRun, with_luck
 from oneiro.play.starts import Place
 from oneiro.types import Carry, Knob
 
@@ -44,7 +44,7 @@ class Settings:
     past_ends: bool = False
     """A dream goes on where the world says that it has ended."""
     new_luck: bool = False
-    """A dream that branches gets other random numbers."""
+    """A dream that branches gets other random numbers, and so does the agent in it."""
     view: View = "image"
     knobs: Mapping[str, float] = field(default_factory=dict)
 
@@ -99,7 +99,8 @@ class Session:
                 carry, shown = run.begin(run.starts.draw(self._random))
             if i == 0:
                 self.real_start = shown
-            lanes.append(self._look(run, carry, Dice(run.agent.world.device, self._seed())))
+            dice = Dice(run.agent.world.device, self._seed())
+            lanes.append(self._look(run, with_luck(carry, self._seed()), dice))
         self.history.clear()
         self.history.append(Frame(number=0, lanes=tuple(lanes)))
         self.cursor = 0
@@ -117,7 +118,8 @@ class Session:
             )
         if all(lane.ended for lane in now.lanes) and not self.settings.past_ends:
             raise OneiroError("the dream has ended; start again, rewind, or let it go on past its end")
-        is_branch = self.cursor < self.history.last
+        if self.cursor < self.history.last and self.settings.new_luck:
+            now = self._reseeded(now)
         memories = self._watch(now)
         if self.settings.agent:
             action, memories[0] = self._act(now)
@@ -126,7 +128,7 @@ class Session:
         else:
             action = self.runs[0].action(numbers)
         lanes = [
-            self._dream(run, lane, memory, action, is_branch and self.settings.new_luck)
+            self._dream(run, lane, memory, action)
             for run, lane, memory in zip(self.runs, now.lanes, memories, strict=True)
         ]
         told = self.runs[0].told(action)
@@ -175,15 +177,21 @@ class Session:
             action, carry = run.agent.act(carry, self.settings.explore)
         return run.spaces.action.from_env(run.spaces.action.to_env(action)).to(action), carry.memory
 
-    def _dream(
-        self, run: PlayedRun, lane: LaneFrame, memory: Any, action: torch.Tensor, new_luck: bool
-    ) -> LaneFrame:
+    def _reseeded(self, frame: Frame) -> Frame:
+        """The frame with other random numbers of the worlds and the agents."""
+        lanes = []
+        for run, lane in zip(self.runs, frame.lanes, strict=True):
+            dice = Dice(run.agent.world.device, self._seed())
+            lanes.append(replace(lane, dice=dice, carry=with_luck(lane.carry, self._seed())))
+        return replace(frame, lanes=tuple(lanes))
+
+    def _dream(self, run: PlayedRun, lane: LaneFrame, memory: Any, action: torch.Tensor) -> LaneFrame:
         """One world's next frame; one that has ended stands still."""
         if lane.ended and not self.settings.past_ends:
             return replace(lane, reward=0.0, milliseconds=0.0)
         began = time.perf_counter()
         device = run.agent.world.device
-        dice = Dice(device, self._seed()) if new_luck else lane.dice.copy()
+        dice = lane.dice.copy()
         step = run.step(self.settings.knobs)
         with torch.no_grad(), dice.thrown():
             prediction = step(tree.clone(lane.carry.state), action.to(device), self.settings.temperature)
