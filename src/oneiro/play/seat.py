@@ -150,6 +150,10 @@ class Seat:
         self.house.games += 1
         try:
             self.real = await self.house.playing(RealGame, run.config, run.spaces, self.number)
+        except BaseException:
+            self.house.games -= 1
+            raise
+        try:
             self.session.attach_real(await self.house.playing(self.real.begin))
         except BaseException:
             await self._end_real()
