@@ -5,12 +5,12 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from playing import catch
+from playing import STAY, catch
 
 from oneiro.errors import OneiroError
 from oneiro.play import seat
 from oneiro.play.limits import Limits
-from oneiro.play.messages import Change
+from oneiro.play.messages import Change, Step, Suggest
 from oneiro.play.seat import House
 
 
@@ -39,3 +39,18 @@ def test_a_real_game_that_cannot_be_opened_gives_its_place_back(
 
     asyncio.run(play())
     assert (house.players, house.games) == (0, 0)
+
+
+def test_a_step_does_not_wait_for_all_places_that_another_player_is_shown(house: House) -> None:
+    async def play() -> None:
+        one, other = house.enter(), house.enter()
+        for player in (one, other):
+            await player.welcome()
+        asked = asyncio.create_task(one.answer(Suggest()))
+        await asyncio.sleep(0)
+        await other.answer(Step(STAY))
+        assert not asked.done()
+        (answer,) = await asked
+        assert len(json.loads(answer)["places"]) == seat.SUGGESTIONS
+
+    asyncio.run(play())

@@ -276,7 +276,7 @@ def test_the_newest_frame_is_kept_however_large() -> None:
 
 def test_places_of_the_game_and_out_of_range() -> None:
     current = session()
-    found = current.suggestions(3)
+    found = [current.suggestion() for _ in range(3)]
     assert len({place for place, _ in found}) == 3
     again = session().runs[0].begin(found[0][0])[1]
     assert np.array_equal(found[0][1], again), "a place is the same frame again"

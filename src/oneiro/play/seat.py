@@ -1,8 +1,8 @@
 """`House`: what all players share. `Seat`: one player's session and real game, and the answers they get.
 
 Everything that takes time is done in threads: dreams in one (torch uses all cores for each step, and its random numbers
-have one owner at a time), real games in as many as there may be, films in another. A player has one job at a time, so
-nobody waits for more than one step of each of the others.
+have one owner at a time), real games in as many as there may be, films in another. A player has one job at a time, one
+step or one beginning of a dream, so nobody waits for more than one of each of the others.
 """
 
 import asyncio
@@ -111,7 +111,7 @@ class Seat:
                     await (self._begin_real() if real else self._end_real())
                 return [json.dumps(self._settings()), self._pack(session.frame)]
             case Suggest():
-                places = await dreaming(session.suggestions, SUGGESTIONS)
+                places = [await dreaming(session.suggestion) for _ in range(SUGGESTIONS)]
                 shown = [
                     {"episode": p.episode, "row": p.row, "png": b64encode(png(x)).decode()} for p, x in places
                 ]

@@ -153,14 +153,12 @@ class Session:
         self.history.replace(frame)
         return frame
 
-    def suggestions(self, count: int) -> list[tuple[Place, np.ndarray]]:
-        """Places where a dream may begin, with the real picture, or what the world makes of it."""
-        found, run = [], self.runs[0]
-        for _ in range(count):
-            place = run.starts.draw(self._random)
-            carry, shown = run.begin(place)
-            found.append((place, run.picture(carry.state, "image") if shown is None else shown))
-        return found
+    def suggestion(self) -> tuple[Place, np.ndarray]:
+        """A place where a dream may begin, with the real picture, or what the world makes of it."""
+        run = self.runs[0]
+        place = run.starts.draw(self._random)
+        carry, shown = run.begin(place)
+        return place, run.picture(carry.state, "image") if shown is None else shown
 
     def _watch(self, frame: Frame) -> list[Any]:
         """The behaviours' memories after looking at a frame without acting."""
