@@ -23,9 +23,22 @@ def test_a_dream_begins_in_the_real_frame() -> None:
     current = session()
     frame = current.start(PLACE)
     assert frame.number == 0
-    assert current.real_start is not None
-    assert np.array_equal(frame.lanes[0].picture, current.real_start)
+    real = current.runs[0].begin(PLACE)[1]
+    assert real is not None
+    assert np.array_equal(frame.lanes[0].picture, real)
     assert len({session().start().lanes[0].picture.tobytes() for _ in range(3)}) == 1, "same seed, same start"
+
+
+def test_a_dream_that_cannot_begin_leaves_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OneiroError("no such row")
+
+    current = session()
+    frame = current.start(PLACE)
+    monkeypatch.setattr(current.runs[0], "begin", broken)
+    with pytest.raises(OneiroError, match="no such row"):
+        current.start(Place(episode=9, row=9))
+    assert (current.place, current.frame) == (PLACE, frame)
 
 
 def test_the_person_leads() -> None:

@@ -62,8 +62,6 @@ class Session:
         self.history = History(self.limits.history_bytes)
         self.cursor = 0
         self.place = Place(0, 0)
-        self.real_start: np.ndarray | None = None
-        """The real picture in which the dream began."""
         self._random = np.random.default_rng(seed)
 
     @property
@@ -90,20 +88,18 @@ class Session:
     def start(self, place: Place | None = None) -> Frame:
         """A new dream, at `place` of the first run's replay or anywhere in it."""
         first = self.runs[0]
-        self.place = place or first.starts.draw(self._random)
+        place = place or first.starts.draw(self._random)
         lanes = []
         for i, run in enumerate(self.runs):
             if i == 0 or run.sees_like(first):
-                carry, shown = run.begin(self.place, origin=first)
+                carry, _ = run.begin(place, origin=first)
             else:
-                carry, shown = run.begin(run.starts.draw(self._random))
-            if i == 0:
-                self.real_start = shown
+                carry, _ = run.begin(run.starts.draw(self._random))
             dice = Dice(run.agent.world.device, self._seed())
             lanes.append(self._look(run, with_luck(carry, self._seed()), dice))
         self.history.clear()
         self.history.append(Frame(number=0, lanes=tuple(lanes)))
-        self.cursor = 0
+        self.cursor, self.place = 0, place
         return self.frame
 
     def step(self, numbers: tuple[float, ...] | None = None) -> Frame:
