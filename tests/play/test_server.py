@@ -89,6 +89,10 @@ def test_settings_and_what_is_refused_without_closing() -> None:
         ('{"type": "step", "action": "left"}', "action must be a list"),
         ('{"type": "step", "action": [1e999]}', "action must be a list"),
         ('{"type": "step", "action": [true]}', "action must be a list"),
+        (f'{{"type": "step", "action": [1{"0" * 400}]}}', "action must be a list"),
+        (f'{{"type": "set", "temperature": 1{"0" * 400}}}', "temperature must be a number"),
+        (r'{"type": "set", "knobs": {"\ud800": 1e99}}', "a knob has no such name"),
+        (r'{"type": "\ud800"}', "unknown type"),
         ('{"type": "rewind", "frame": -1}', "frame must be a whole number"),
         ('{"type": "set", "temperature": "hot"}', "temperature must be a number"),
         ('{"type": "set", "view": "raw"}', "view must be"),
@@ -163,7 +167,7 @@ def test_places_are_limited_and_given_back() -> None:
 
 def test_a_token() -> None:
     with served(catch(), doors=Doors(token="correct horse")) as (_, port):
-        for token in ("", "wrong", "correct horsf"):
+        for token in ("", "wrong", "correct horsf", "\ud800"):
             with Guest(port, says_hello=False) as guest:
                 guest.say({"type": "hello", "token": token})
                 assert guest.closing() == (1008, "the token is wrong")
@@ -193,6 +197,7 @@ def test_other_hosts_need_a_token() -> None:
         (Doors(), "localhost:8765", "http://evil.example", False),
         (Doors(), "localhost:8765", "http://localhost:1234", False),
         (Doors(), "localhost:8765", "null", False),
+        (Doors(), "localhost:8765", "http://[", False),
         (Doors(), "192.168.1.5:8765", None, False),
         (Doors(), "", None, False),
         (Doors(names=("box.lan",)), "BOX.lan:8765", "http://box.lan:8765", True),

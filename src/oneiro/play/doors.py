@@ -40,13 +40,13 @@ class Doors:
         if not self._answers_to(name):
             return f"this server does not answer to the name {name[:60]!r}"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != named.lower():
+        if origin is not None and _place(origin) != named.lower():
             return "a page of another site may not connect"
         return None
 
     def knows(self, token: str) -> bool:
         """Compared in constant time."""
-        return not self.token or hmac.compare_digest(token.encode(), self.token.encode())
+        return not self.token or hmac.compare_digest(_bytes(token), _bytes(self.token))
 
     def _answers_to(self, name: str) -> bool:
         if name in {*LOCAL, self.host.lower(), *(own.lower() for own in self.names)}:
@@ -70,6 +70,18 @@ def _name(named: str) -> str:
         return (urlsplit(f"//{named}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _place(origin: str) -> str | None:
+    """http://localhost:8000 -> localhost:8000; None if it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
+def _bytes(token: str) -> bytes:
+    return token.encode(errors="surrogatepass")  # JSON may hold what is no text
 
 
 def _is_address(name: str) -> bool:

@@ -257,7 +257,7 @@ def _has_gone(error: Exception) -> bool:
 
 
 async def _hang_up(websocket: Any, closing: Closing) -> None:
-    reason = closing.reason.encode()[:REASON_BYTES].decode(errors="ignore")
+    reason = closing.reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
     try:
         await websocket.close(code=closing.code, reason=reason)
     except (RuntimeError, ConnectionError):  # it is closed already
