@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import threading
 import time
 import urllib.error
@@ -257,6 +258,20 @@ def test_a_player_who_leaves_in_mid_step_stops_nobody() -> None:
             guest.socket.socket.close()
         assert calm.ask("step", action=[0])["number"] == 1
         wait_until(lambda: house.players == 1)
+
+
+def test_a_player_who_leaves_before_the_answer_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("uvicorn.error")
+    with served(catch(), doors=Doors(token="correct horse")) as (_, port):
+        log.addHandler(caplog.handler)
+        try:
+            guest = Guest(port, says_hello=False)
+            guest.say({"type": "hello", "token": "wrong"})
+            guest.socket.socket.close()
+            time.sleep(1.5)  # the server takes up to a second to say no
+        finally:
+            log.removeHandler(caplog.handler)
+    assert caplog.text == ""
 
 
 class Broken(DodgeOracle):

@@ -260,5 +260,7 @@ async def _hang_up(websocket: Any, closing: Closing) -> None:
     reason = closing.reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
     try:
         await websocket.close(code=closing.code, reason=reason)
-    except (RuntimeError, ConnectionError):  # it is closed already
+    except Exception as error:
+        if not (isinstance(error, RuntimeError) or _has_gone(error)):
+            raise
         logger.debug("play: the socket was closed before it could be told: %s", reason)
