@@ -188,6 +188,25 @@ def test_other_hosts_need_a_token() -> None:
 
 
 @pytest.mark.parametrize(
+    ("doors", "address"),
+    [
+        (Doors(), "http://127.0.0.1:9/"),
+        (Doors(host="::1"), "http://[::1]:9/"),
+        (Doors(host="0.0.0.0", token="a+b & 100%"), "http://127.0.0.1:9/#token=a%2Bb%20%26%20100%25"),
+        (Doors(host="::", token="12345678"), "http://[::1]:9/#token=12345678"),
+    ],
+)
+def test_the_address_that_is_printed(doors: Doors, address: str) -> None:
+    assert doors.address(9) == address
+
+
+def test_a_token_that_nobody_could_say() -> None:
+    assert Doors(token="x" * 200).knows("x" * 200)
+    with pytest.raises(OneiroError, match="at most 200"):
+        Doors(token="x" * 201)
+
+
+@pytest.mark.parametrize(
     ("doors", "host", "origin", "let_in"),
     [
         (Doors(), "localhost:8765", None, True),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 LONGEST_ACTION = 64
+LONGEST_TOKEN = 200
 Kind = Literal["webp", "gif", "mp4"]
 
 
@@ -110,7 +111,7 @@ def _flag(data: dict[str, Any], name: str) -> bool:
 
 def _hello(data: dict[str, Any]) -> Hello:
     token = data.get("token", "")
-    if not isinstance(token, str) or len(token) > 200:
+    if not isinstance(token, str) or len(token) > LONGEST_TOKEN:
         raise Malformed("token must be a short text")
     return Hello(token)
 

@@ -90,7 +90,7 @@ def serve(runs: Sequence[PlayedRun], doors: Doors, port: int, limits: Limits) ->
     house = House(runs, limits)
     try:
         server, listener = prepare(house, doors, port)
-        print(f"play at {address(doors, listener.getsockname()[1])}  (Ctrl-C ends it)", flush=True)
+        print(f"play at {doors.address(listener.getsockname()[1])}  (Ctrl-C ends it)", flush=True)
         server.run(sockets=[listener])
     finally:
         house.close()
@@ -124,13 +124,6 @@ def prepare(house: House, doors: Doors, port: int) -> tuple[Any, socket.socket]:
         lifespan="off",
     )
     return uvicorn.Server(config), listener
-
-
-def address(doors: Doors, port: int) -> str:
-    """What to open; the token is behind a #, so that it is in no log."""
-    host = "127.0.0.1" if doors.host in ("0.0.0.0", "::") else doors.host
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/" + (f"#token={doors.token}" if doors.token else "")
 
 
 class _Guarded:
