@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+import socket
 import threading
 import time
 import urllib.error
@@ -148,7 +149,7 @@ def test_idle_sessions_and_long_ones_end() -> None:
         with Guest(port) as guest:
             assert guest.closing() == (1001, "idle for too long")
         wait_until(lambda: house.players == 0)
-    with served(catch(), session_seconds=0.4) as (_, port), Guest(port) as guest:
+    with served(catch(), session_seconds=0.4) as (_, port), Guest(port, begins_anywhere=True) as guest:
         with suppress(ConnectionClosed):
             for _ in range(1000):
                 guest.ask("rewind", frame=0)
@@ -283,13 +284,11 @@ def test_a_player_who_leaves_before_the_answer_is_no_failure(caplog: pytest.LogC
     log = logging.getLogger("uvicorn.error")
     with served(catch(), doors=Doors(token="correct horse")) as (_, port):
         log.addHandler(caplog.handler)
-        try:
-            guest = Guest(port, says_hello=False)
+        with Guest(port, says_hello=False) as guest:
             guest.say({"type": "hello", "token": "wrong"})
-            guest.socket.socket.close()
-            time.sleep(1.5)  # the server takes up to a second to say no
-        finally:
-            log.removeHandler(caplog.handler)
+            guest.socket.socket.shutdown(socket.SHUT_RDWR)
+        time.sleep(1.2)  # the server takes up to a second to say no
+    log.removeHandler(caplog.handler)
     assert caplog.text == ""
 
 
