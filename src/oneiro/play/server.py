@@ -12,6 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -54,7 +55,7 @@ class Closing(Exception):  # noqa: N818 - not an error of ours
 
 
 def build_app(house: House, doors: Doors) -> Any:
-    """The ASGI application; MissingExtra without the extra `play`."""
+    """The ASGI application, for the server of `prepare`; MissingExtra without the extra `play`."""
     require()
     from starlette.applications import Starlette
     from starlette.responses import Response
@@ -101,6 +102,8 @@ def prepare(house: House, doors: Doors, port: int) -> tuple[Any, socket.socket]:
     require()
     import uvicorn
 
+    from oneiro.play.connections import Connection, Strangers
+
     limits = house.limits
     family = socket.AF_INET6 if ":" in doors.host else socket.AF_INET
     try:
@@ -109,14 +112,15 @@ def prepare(house: House, doors: Doors, port: int) -> tuple[Any, socket.socket]:
         raise OneiroError(
             f"{doors.host}:{port} cannot be listened on ({error.strerror}); choose another --port or --host"
         ) from None
+    connection: Any = partial(Connection, strangers=Strangers(3 * limits.sessions + 20))
     config = uvicorn.Config(
         build_app(house, doors),
+        http=connection,
         ws="websockets-sansio",
         ws_max_size=limits.message_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,
-        limit_concurrency=3 * limits.sessions + 20,
         timeout_graceful_shutdown=3,
         access_log=False,
         server_header=False,
@@ -152,7 +156,7 @@ class _Line:
     """A socket: texts in, texts and bytes out."""
 
     def __init__(self, websocket: Any) -> None:
-        self.websocket = websocket
+        self.websocket, self.visit = websocket, websocket.scope["state"]["visit"]
 
     async def hear(self, seconds: float, silence: str) -> str | None:
         """The next message; None if the player has gone. Closing after so many seconds of silence."""
@@ -191,6 +195,7 @@ async def _converse(line: _Line, house: House, doors: Doors) -> None:
         seat = house.enter()
     except OneiroError as error:
         raise Closing(LATER, str(error)) from None
+    line.visit.let_in()
     try:
         await _play(line, seat, limits)
     except (Closing, asyncio.CancelledError):
@@ -202,6 +207,7 @@ async def _converse(line: _Line, house: House, doors: Doors) -> None:
         logger.exception("play: session %d failed (%s)", seat.number, code)
         raise Closing(FAILURE, f"this server failed; its log has more, under {code}") from None
     finally:
+        line.visit.see_off()
         await seat.leave()
 
 
