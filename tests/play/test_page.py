@@ -92,6 +92,20 @@ def test_a_phone_a_game_that_waits_and_touch() -> None:
         assert tab.problems == []
 
 
+def test_numbers_that_are_typed() -> None:
+    with served(dodge()) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+        tab.wait(READY)
+        for typed, taken in (("1.5", "2"), ("-5", "1"), ("1e300", "100000"), ("50", "50")):
+            tab.js(f"(() => {{ const h = document.getElementById('horizon'); h.value = '{typed}'; "
+                   "h.dispatchEvent(new Event('change')); })()")  # fmt: skip
+            assert tab.js("document.getElementById('horizon').value") == taken
+        tab.js("document.getElementById('row').value = 1e300")
+        tab.click("#place-form button")
+        tab.key("Period")
+        tab.wait(f"{LAST} === 1")
+        assert tab.js("document.getElementById('status').textContent") == "connected"
+
+
 def test_dark_and_light() -> None:
     with served(catch()) as (_, port):
         grounds = []

@@ -256,6 +256,12 @@ function set(changes) {
   ask({ type: "set", ...changes });
 }
 
+// What was typed, as the nearest whole number that the field allows: the server takes no other.
+function whole(id) {
+  const { value, min, max } = $(id);
+  return Math.min(Math.max(Math.round(Number(value)), Number(min)), Number(max) || Number.MAX_SAFE_INTEGER);
+}
+
 function begin(place = {}) {
   notice("");
   ask({ type: "start", ...place });
@@ -326,13 +332,16 @@ $("again").addEventListener("click", () => begin());
 $("agent").addEventListener("click", PAGE_KEYS.KeyG);
 $("frame").addEventListener("input", () => { pause(); ask({ type: "rewind", frame: Number($("frame").value) }); });
 $("fps").addEventListener("input", () => ($("fps-shown").textContent = $("fps").value));
-$("horizon").addEventListener("change", () => set({ horizon: Number($("horizon").value) }));
+$("horizon").addEventListener("change", () => {
+  $("horizon").value = whole("horizon");
+  set({ horizon: whole("horizon") });
+});
 for (const name of ["past_ends", "new_luck", "explore", "real"]) $(name).addEventListener("change", () => set({ [name]: $(name).checked }));
 $("feature").addEventListener("change", () => set({ view: $("feature").checked ? "feature" : "image" }));
 $("suggest").addEventListener("click", () => ask({ type: "suggest" }));
 $("place-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  begin({ episode: Number($("episode").value), row: Number($("row").value) });
+  begin({ episode: whole("episode"), row: whole("row") });
 });
 $("films").addEventListener("click", ({ target }) => {
   if (!target.dataset.kind) return;
