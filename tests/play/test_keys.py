@@ -11,6 +11,7 @@ from oneiro.envs.crafter import CrafterConfig
 from oneiro.envs.gym import GymConfig
 from oneiro.envs.minigrid import MiniGridConfig
 from oneiro.envs.procgen import ProcgenConfig
+from oneiro.envs.recorded import RecordedConfig
 from oneiro.envs.takecover import TakeCoverConfig
 from oneiro.envs.toy import ToyConfig
 from oneiro.envs.vizdoom import FEW, VizDoomConfig
@@ -110,6 +111,13 @@ def test_boxes() -> None:
     assert by_label(car)["brake"][1] == (None, None, 0.8)
     away = key_map(ToyConfig(id="dodge"), ActionCodec(2, (1.0, -2.0), (3.0, -1.0)))
     assert away.idle == (1.0, -1.0), "rest is within the bounds"
+
+
+def test_counter_strike_has_no_keys_of_the_browser() -> None:
+    names = ("w", "a", "left ctrl", "left shift", "mouse x -60", "mouse x 0", "mouse x 60")
+    found = key_map(RecordedConfig(kind="switches", actions=names), ActionCodec(7, (0.0,) * 7, (1.0,) * 7))
+    assert by_label(found)["crouch"] == (("KeyC",), (None, None, 1.0, None, None, None, None))
+    assert not {"ControlLeft", "AltLeft", "MetaLeft"} & {key for b in found.bindings for key in b.keys}
 
 
 def test_unknown_games_get_numbers() -> None:

@@ -244,12 +244,15 @@ CSGO = {
     **{letter: (f"Key{letter.upper()}", letter) for letter in "wasd"},
     **{number: (f"Digit{number}", number) for number in "123"},
     "r": ("KeyE", "reload"), "space": (SPACE, "jump"),
-    "left ctrl": ("ControlLeft", "crouch"), "left shift": ("ShiftLeft", "walk"),
+    "left ctrl": ("KeyC", "crouch"), "left shift": ("ShiftLeft", "walk"),
     "left button": ("KeyF", "fire"), "right button": ("KeyV", "aim"),
     "mouse x -60": (LEFT, "look left"), "mouse x 60": (RIGHT, "look right"),
     "mouse y -50": (UP, "look up"), "mouse y 50": (DOWN, "look down"),
 }  # fmt: skip
-"""Keys of Counter-Strike's switches, and what they are for; arrows move the mouse, as in the released code."""
+"""Keys of Counter-Strike's switches, and what they are for; arrows move the mouse, as in the released code.
+
+Crouch is not the control key: in a browser control and W, pressed together, close the tab.
+"""
 
 
 def _groups(codec: ActionCodec) -> KeyMap:
