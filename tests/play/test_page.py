@@ -106,6 +106,35 @@ def test_numbers_that_are_typed() -> None:
         assert tab.js("document.getElementById('status').textContent") == "connected"
 
 
+def test_taps_that_ask_for_no_step_are_forgotten() -> None:
+    with served(dodge()) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+
+        def tap(code: str) -> None:
+            tab.key(code)
+            tab.key(code, down=False)
+
+        def agent(pressed: str) -> None:
+            tap("KeyG")
+            tab.wait(f"document.getElementById('agent').getAttribute('aria-pressed') === '{pressed}'")
+
+        tab.wait(READY)
+        tab.click("#past_ends")
+        agent("true")
+        tap("ArrowLeft")  # while the agent acts
+        agent("false")
+        tap("Period")
+        tab.wait(f"{LAST} === 1")
+        assert "none" in tab.js(WHERE)
+        tap("ArrowLeft")  # while the dream stands
+        tap("Period")
+        tab.wait(f"{LAST} === 2")
+        assert "none" in tab.js(WHERE)
+        tab.key("ArrowLeft")
+        tap("Period")
+        tab.wait(f"{LAST} === 3")
+        assert "left" in tab.js(WHERE)
+
+
 def test_dark_and_light() -> None:
     with served(catch()) as (_, port):
         grounds = []

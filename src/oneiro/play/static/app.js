@@ -201,6 +201,7 @@ function show(frame, buffer, at) {
     notice("The dream ended. New dream, rewind, or let it go on past its end.");
   } else if (frame.ms !== null) notice("");
   if (frame.ms !== null) state.arrivals.push(performance.now());
+  else state.keyboard.forget(); // somewhere else, or other settings
   plots();
 }
 
@@ -284,12 +285,13 @@ function pause() {
   $("play").firstChild.textContent = "play ";
 }
 
+// A tap counts for the step that it asks for or, while the dream goes on, for the next one; otherwise for none.
 function gameKey() {
-  if (state.settings.agent) return;
-  if ($("waits").checked) {
-    pause();
-    stepOnce();
-  } else if (!state.playing && state.cursor === 0) play();
+  const waits = $("waits").checked, isIdle = waits ? state.busy : !state.playing && state.cursor > 0;
+  if (state.settings.agent || isIdle) return state.keyboard.forget();
+  if (!waits) return play();
+  pause();
+  stepOnce();
 }
 
 function tick(now) {
