@@ -11,7 +11,9 @@ from PIL import Image
 from playing import Blind, Fast, catch, dodge
 from served import served
 
+from oneiro.errors import OneiroError
 from oneiro.play.doors import Doors
+from oneiro.play.starts import Place, Wandered
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 FRAME = "Number(document.getElementById('frame').value)"
@@ -133,6 +135,23 @@ def test_taps_that_ask_for_no_step_are_forgotten() -> None:
         tap("Period")
         tab.wait(f"{LAST} === 3")
         assert "left" in tab.js(WHERE)
+
+
+class Empty(Wandered):
+    """Has no place."""
+
+    def draw(self, random: np.random.Generator) -> Place:
+        raise OneiroError("the replay is empty")
+
+
+def test_why_no_dream_can_begin_stays_on_the_page() -> None:
+    run = catch()
+    run.starts = Empty(run.config, run.spaces.action)
+    with served(run) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+        tab.wait("document.getElementById('status')?.textContent === 'no dream can begin'")
+        notice = tab.js("document.getElementById('notice').textContent")
+        assert notice == "the replay is empty. Reload the page to connect again."
+        assert tab.problems == []
 
 
 def test_dark_and_light() -> None:

@@ -24,7 +24,7 @@ SPARE = (
     *(f"Digit{i}" for i in (1, 2, 3, 4, 5, 6, 7, 8, 9, 0)),
     *(f"Key{c}" for c in "QWEASDZXCTYUIOFHJKLVBNM"),
 )
-"""For actions without a meaning; the page itself uses P, R, G, comma, full stop and Backspace."""
+"""For actions without a meaning; the page itself uses P, R, G, comma and full stop."""
 
 
 @dataclass(frozen=True)

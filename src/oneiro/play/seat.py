@@ -182,7 +182,6 @@ class Seat:
             and picture_name(run.spaces) is not None,
             "film_frames": limits.film_frames,
             "max_horizon": limits.horizon,
-            "messages_per_second": limits.messages_per_second,
         }
 
     def _settings(self) -> dict[str, Any]:
@@ -222,7 +221,6 @@ class Seat:
             "real": real,
             "ms": milliseconds,
             "place": [session.place.episode, session.place.row],
-            "kept": session.history.nbytes,
         }
         return _message(head, blobs)
 

@@ -44,7 +44,8 @@ function connect() {
   socket.onclose = ({ reason }) => {
     pause();
     status(reason || "the connection was closed", "bad");
-    notice(`${reason ? `Closed: ${reason}.` : "The connection was closed."} Reload the page to connect again.`);
+    const why = state.refusal ?? (reason ? `Closed: ${reason}.` : "The connection was closed.");
+    notice(`${why} Reload the page to connect again.`);
   };
 }
 
@@ -55,7 +56,8 @@ function hear(message) {
   if (message.type === "error") {
     pause();
     notice(message.text);
-    settings({ settings: state.settings, real: state.real });
+    if (state.welcome) settings({ settings: state.settings, real: state.real });
+    else state.refusal = `${message.text}.`; // the server closes now
     for (const button of $("films").children) button.disabled = false;
   }
   answered();
@@ -185,7 +187,7 @@ function show(frame, buffer, at) {
   if (real) {
     paint(canvas, real, buffer, at);
     figure.classList.toggle("over", real.over);
-    facts.textContent = `${real.over ? "over \u00b7 " : ""}score ${short(real.score)} \u00b7 ${real.steps} steps`;
+    facts.textContent = `${real.over ? "over \u00b7 " : ""}reward ${short(real.reward)} \u00b7 score ${short(real.score)} \u00b7 ${real.steps} steps`;
   }
   $("frame").min = frame.first;
   $("frame").max = frame.last;
