@@ -103,6 +103,7 @@ def test_numbers_that_are_typed() -> None:
             assert tab.js("document.getElementById('horizon').value") == taken
         tab.js("document.getElementById('row').value = 1e300")
         tab.click("#place-form button")
+        tab.wait("document.getElementById('place').textContent.includes('row 9007199254740991')")
         tab.key("Period")
         tab.wait(f"{LAST} === 1")
         assert tab.js("document.getElementById('status').textContent") == "connected"
