@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oneiro import noise
 from oneiro.agent import Agent
 from oneiro.behaviour import Behaviour
 from oneiro.envs.toy import ToyConfig
@@ -46,6 +47,17 @@ class Still(Behaviour):
         return Decision(torch.zeros(len(state["player"]), 1), memory)
 
 
+class Gambler(Behaviour):
+    """Acts by chance alone, from a key as the trained behaviours do."""
+
+    def memory(self, n: int) -> State:
+        return {"key": torch.arange(n), "t": torch.zeros(n, dtype=torch.long)}
+
+    def act(self, world: WorldModel, state: State, memory: State, **_: Any) -> Decision:
+        action = 2 * noise.uniform(memory["key"], memory["t"], 1) - 1
+        return Decision(action, {"key": memory["key"], "t": memory["t"] + 1})
+
+
 class Blind(CatchOracle):
     """Draws nothing."""
 
@@ -76,9 +88,12 @@ def catch(world: WorldModel | None = None, name: str = "catch") -> PlayedRun:
     )
 
 
-def dodge(world: WorldModel | None = None, name: str = "dodge") -> PlayedRun:
+def dodge(
+    world: WorldModel | None = None, name: str = "dodge", behaviour: Behaviour | None = None
+) -> PlayedRun:
     world, config = world or DodgeOracle(), ToyConfig(id="dodge")
-    return PlayedRun(name, Agent(world, Still()), world.spaces, config, Wandered(config, world.spaces.action))
+    agent = Agent(world, behaviour or Still())
+    return PlayedRun(name, agent, world.spaces, config, Wandered(config, world.spaces.action))
 
 
 def session(*runs: PlayedRun, **limits: Any) -> Session:

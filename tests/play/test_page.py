@@ -11,7 +11,9 @@ from PIL import Image
 from playing import Blind, Fast, catch, dodge
 from served import served
 
+from oneiro.errors import OneiroError
 from oneiro.play.doors import Doors
+from oneiro.play.starts import Place, Wandered
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 FRAME = "Number(document.getElementById('frame').value)"
@@ -89,6 +91,67 @@ def test_a_phone_a_game_that_waits_and_touch() -> None:
             for kind in ("mousePressed", "mouseReleased"):
                 tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
             tab.wait(f"{LAST} === {n}")
+        assert tab.problems == []
+
+
+def test_numbers_that_are_typed() -> None:
+    with served(dodge()) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+        tab.wait(READY)
+        for typed, taken in (("1.5", "2"), ("-5", "1"), ("1e300", "100000"), ("50", "50")):
+            tab.js(f"(() => {{ const h = document.getElementById('horizon'); h.value = '{typed}'; "
+                   "h.dispatchEvent(new Event('change')); })()")  # fmt: skip
+            assert tab.js("document.getElementById('horizon').value") == taken
+        tab.js("document.getElementById('row').value = 1e300")
+        tab.click("#place-form button")
+        tab.wait("document.getElementById('place').textContent.includes('row 9007199254740991')")
+        tab.key("Period")
+        tab.wait(f"{LAST} === 1")
+        assert tab.js("document.getElementById('status').textContent") == "connected"
+
+
+def test_taps_that_ask_for_no_step_are_forgotten() -> None:
+    with served(dodge()) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+
+        def tap(code: str) -> None:
+            tab.key(code)
+            tab.key(code, down=False)
+
+        def agent(pressed: str) -> None:
+            tap("KeyG")
+            tab.wait(f"document.getElementById('agent').getAttribute('aria-pressed') === '{pressed}'")
+
+        tab.wait(READY)
+        tab.click("#past_ends")
+        agent("true")
+        tap("ArrowLeft")  # while the agent acts
+        agent("false")
+        tap("Period")
+        tab.wait(f"{LAST} === 1")
+        assert "none" in tab.js(WHERE)
+        tap("ArrowLeft")  # while the dream stands
+        tap("Period")
+        tab.wait(f"{LAST} === 2")
+        assert "none" in tab.js(WHERE)
+        tab.key("ArrowLeft")
+        tap("Period")
+        tab.wait(f"{LAST} === 3")
+        assert "left" in tab.js(WHERE)
+
+
+class Empty(Wandered):
+    """Has no place."""
+
+    def draw(self, random: np.random.Generator) -> Place:
+        raise OneiroError("the replay is empty")
+
+
+def test_why_no_dream_can_begin_stays_on_the_page() -> None:
+    run = catch()
+    run.starts = Empty(run.config, run.spaces.action)
+    with served(run) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+        tab.wait("document.getElementById('status')?.textContent === 'no dream can begin'")
+        notice = tab.js("document.getElementById('notice').textContent")
+        assert notice == "the replay is empty. Reload the page to connect again."
         assert tab.problems == []
 
 

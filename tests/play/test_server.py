@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import logging
+import socket
 import threading
 import time
 import urllib.error
@@ -89,6 +91,10 @@ def test_settings_and_what_is_refused_without_closing() -> None:
         ('{"type": "step", "action": "left"}', "action must be a list"),
         ('{"type": "step", "action": [1e999]}', "action must be a list"),
         ('{"type": "step", "action": [true]}', "action must be a list"),
+        (f'{{"type": "step", "action": [1{"0" * 400}]}}', "action must be a list"),
+        (f'{{"type": "set", "temperature": 1{"0" * 400}}}', "temperature must be a number"),
+        (r'{"type": "set", "knobs": {"\ud800": 1e99}}', "a knob has no such name"),
+        (r'{"type": "\ud800"}', "unknown type"),
         ('{"type": "rewind", "frame": -1}', "frame must be a whole number"),
         ('{"type": "set", "temperature": "hot"}', "temperature must be a number"),
         ('{"type": "set", "view": "raw"}', "view must be"),
@@ -143,7 +149,7 @@ def test_idle_sessions_and_long_ones_end() -> None:
         with Guest(port) as guest:
             assert guest.closing() == (1001, "idle for too long")
         wait_until(lambda: house.players == 0)
-    with served(catch(), session_seconds=0.4) as (_, port), Guest(port) as guest:
+    with served(catch(), session_seconds=0.4) as (_, port), Guest(port, begins_anywhere=True) as guest:
         with suppress(ConnectionClosed):
             for _ in range(1000):
                 guest.ask("rewind", frame=0)
@@ -163,7 +169,7 @@ def test_places_are_limited_and_given_back() -> None:
 
 def test_a_token() -> None:
     with served(catch(), doors=Doors(token="correct horse")) as (_, port):
-        for token in ("", "wrong", "correct horsf"):
+        for token in ("", "wrong", "correct horsf", "\ud800"):
             with Guest(port, says_hello=False) as guest:
                 guest.say({"type": "hello", "token": token})
                 assert guest.closing() == (1008, "the token is wrong")
@@ -183,6 +189,25 @@ def test_other_hosts_need_a_token() -> None:
 
 
 @pytest.mark.parametrize(
+    ("doors", "address"),
+    [
+        (Doors(), "http://127.0.0.1:9/"),
+        (Doors(host="::1"), "http://[::1]:9/"),
+        (Doors(host="0.0.0.0", token="a+b & 100%"), "http://127.0.0.1:9/#token=a%2Bb%20%26%20100%25"),
+        (Doors(host="::", token="12345678"), "http://[::1]:9/#token=12345678"),
+    ],
+)
+def test_the_address_that_is_printed(doors: Doors, address: str) -> None:
+    assert doors.address(9) == address
+
+
+def test_a_token_that_nobody_could_say() -> None:
+    assert Doors(token="x" * 200).knows("x" * 200)
+    with pytest.raises(OneiroError, match="at most 200"):
+        Doors(token="x" * 201)
+
+
+@pytest.mark.parametrize(
     ("doors", "host", "origin", "let_in"),
     [
         (Doors(), "localhost:8765", None, True),
@@ -193,6 +218,7 @@ def test_other_hosts_need_a_token() -> None:
         (Doors(), "localhost:8765", "http://evil.example", False),
         (Doors(), "localhost:8765", "http://localhost:1234", False),
         (Doors(), "localhost:8765", "null", False),
+        (Doors(), "localhost:8765", "http://[", False),
         (Doors(), "192.168.1.5:8765", None, False),
         (Doors(), "", None, False),
         (Doors(names=("box.lan",)), "BOX.lan:8765", "http://box.lan:8765", True),
@@ -252,6 +278,18 @@ def test_a_player_who_leaves_in_mid_step_stops_nobody() -> None:
             guest.socket.socket.close()
         assert calm.ask("step", action=[0])["number"] == 1
         wait_until(lambda: house.players == 1)
+
+
+def test_a_player_who_leaves_before_the_answer_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("uvicorn.error")
+    with served(catch(), doors=Doors(token="correct horse")) as (_, port):
+        log.addHandler(caplog.handler)
+        with Guest(port, says_hello=False) as guest:
+            guest.say({"type": "hello", "token": "wrong"})
+            guest.socket.socket.shutdown(socket.SHUT_RDWR)
+        time.sleep(1.2)  # the server takes up to a second to say no
+    log.removeHandler(caplog.handler)
+    assert caplog.text == ""
 
 
 class Broken(DodgeOracle):

@@ -1,14 +1,16 @@
 """A person in a dream: start, step, rewind, branch, two dreams at once, and what is refused. Exact worlds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from playing import LEFT, RIGHT, STAY, Blind, Fast, catch, dodge, play, player, session
+from playing import LEFT, RIGHT, STAY, Blind, Fast, Gambler, catch, dodge, play, player, session
 
 from oneiro.envs.toy import GRID, ToyConfig
 from oneiro.errors import OneiroError
 from oneiro.play.history import History
-from oneiro.play.real import RealGame
+from oneiro.play.real import RealGame, Shown
 from oneiro.play.session import Session
 from oneiro.play.starts import Place
 from oneiro.testing import CatchOracle
@@ -21,9 +23,22 @@ def test_a_dream_begins_in_the_real_frame() -> None:
     current = session()
     frame = current.start(PLACE)
     assert frame.number == 0
-    assert current.real_start is not None
-    assert np.array_equal(frame.lanes[0].picture, current.real_start)
+    real = current.runs[0].begin(PLACE)[1]
+    assert real is not None
+    assert np.array_equal(frame.lanes[0].picture, real)
     assert len({session().start().lanes[0].picture.tobytes() for _ in range(3)}) == 1, "same seed, same start"
+
+
+def test_a_dream_that_cannot_begin_leaves_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OneiroError("no such row")
+
+    current = session()
+    frame = current.start(PLACE)
+    monkeypatch.setattr(current.runs[0], "begin", broken)
+    with pytest.raises(OneiroError, match="no such row"):
+        current.start(Place(episode=9, row=9))
+    assert (current.place, current.frame) == (PLACE, frame)
 
 
 def test_the_person_leads() -> None:
@@ -88,6 +103,56 @@ def test_new_luck_only_where_a_dream_branches() -> None:
 
     assert len(futures(False)) == 1
     assert len(futures(True)) > 1
+
+
+def test_the_agent_has_luck_of_its_own_in_each_dream_and_with_new_luck() -> None:
+    current = session(dodge(behaviour=Gambler()))
+    current.change(agent=True, explore=True, past_ends=True)
+
+    def actions() -> list[tuple[float, ...] | None]:
+        return [current.step().action for _ in range(4)]
+
+    current.start(PLACE)
+    first = actions()
+    current.rewind(0)
+    assert actions() == first
+    current.change(new_luck=True)
+    current.rewind(0)
+    others = [actions()]
+    current.start(PLACE)
+    others.append(actions())
+    assert first not in others
+    assert others[0] != others[1]
+
+
+def test_a_look_at_the_feature_or_the_real_game_lets_nothing_go() -> None:
+    current = session(dodge())
+    current.start(PLACE)
+    for _ in range(6):
+        current.step((0.0,))
+    after = current.history[3]
+    current.rewind(2)
+    current.change(view="feature")
+    frame = current.attach_real(
+        Shown(picture=np.zeros((4, 4, 3), np.uint8), reward=0, score=0, steps=0, over=False)
+    )
+    history = current.history
+    assert (current.frame, history.last, history[3]) == (frame, 6, after)
+    assert history.nbytes == sum(history[t].nbytes for t in range(7))
+
+
+def test_a_larger_frame_in_the_place_of_another_keeps_the_bound() -> None:
+    current = session(dodge())
+    frames = [current.start(PLACE), *(current.step((0.0,)) for _ in range(3))]
+    shown = Shown(picture=np.zeros((64, 64, 3), np.uint8), reward=0, score=0, steps=0, over=False)
+    more, oldest = shown.picture.nbytes, frames[0].nbytes
+    for spare, kept in ((more, (0, 3)), (more - 1, (1, 3)), (more - oldest - 1, (1, 2))):
+        history = History(sum(frame.nbytes for frame in frames) + spare)
+        for frame in frames:
+            history.append(frame)
+        history.replace(replace(frames[1], real=shown))
+        assert (history.first, history.last) == kept
+        assert history.nbytes == sum(history[t].nbytes for t in range(history.first, history.last + 1))
 
 
 def test_dreams_leave_torchs_random_numbers_alone() -> None:
@@ -224,7 +289,7 @@ def test_the_newest_frame_is_kept_however_large() -> None:
 
 def test_places_of_the_game_and_out_of_range() -> None:
     current = session()
-    found = current.suggestions(3)
+    found = [current.suggestion() for _ in range(3)]
     assert len({place for place, _ in found}) == 3
     again = session().runs[0].begin(found[0][0])[1]
     assert np.array_equal(found[0][1], again), "a place is the same frame again"

@@ -54,7 +54,7 @@ class Frame:
 
 
 class History:
-    """Frames in order, numbered without gaps, at most `limit` bytes; the newest is always kept."""
+    """Frames in order, numbered without gaps, at most `limit` bytes; the one last added is always kept."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.nbytes = limit, 0
@@ -90,5 +90,19 @@ class History:
             self.nbytes -= self._frames.pop().nbytes
         self._frames.append(frame)
         self.nbytes += frame.nbytes
-        while self.nbytes > self.limit and len(self._frames) > 1:
+        self._let_go(frame.number)
+
+    def replace(self, frame: Frame) -> None:
+        """Another frame in the place of the one with its number; what follows stays. KeyError if none is kept there.
+
+        If it takes too much memory, the oldest are forgotten, then the newest, but never this one.
+        """
+        self.nbytes += frame.nbytes - self[frame.number].nbytes
+        self._frames[frame.number - self.first] = frame
+        self._let_go(frame.number)
+
+    def _let_go(self, kept: int) -> None:
+        while self.nbytes > self.limit and self.first < kept:
             self.nbytes -= self._frames.popleft().nbytes
+        while self.nbytes > self.limit and self.last > kept:
+            self.nbytes -= self._frames.pop().nbytes

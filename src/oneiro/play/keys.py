@@ -24,7 +24,7 @@ SPARE = (
     *(f"Digit{i}" for i in (1, 2, 3, 4, 5, 6, 7, 8, 9, 0)),
     *(f"Key{c}" for c in "QWEASDZXCTYUIOFHJKLVBNM"),
 )
-"""For actions without a meaning; the page itself uses P, R, G, comma, full stop and Backspace."""
+"""For actions without a meaning; the page itself uses P, R, G, comma and full stop."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,16 @@ def _named(names: Sequence[str]) -> KeyMap:
     bindings: list[Binding] = []
     rest: list[int] = []
     idle = None
-    for i, name in enumerate(names):
-        plain = name.lower().replace("_", " ")
+    spoken = [name.lower().replace("_", " ") for name in names]
+    words = (*(STEP_ASIDE if any("turn left" in plain for plain in spoken) else STEP), *WORDS)
+    known: set[frozenset[str]] = set()
+    for i, plain in enumerate(spoken):
+        keys = _keys(plain, words)
         if plain in ("noop", "none", "no-op"):
             idle = (float(i),)
-        elif keys := _keys(plain):
+        elif keys and frozenset(keys) not in known:
             bindings.append(Binding(keys, plain, (float(i),)))
+            known.add(frozenset(keys))
         else:
             rest.append(i)
     taken = {key for binding in bindings for key in binding.keys}
@@ -112,27 +116,29 @@ def _numbered(labels: Sequence[str], taken: set[str], actions: Sequence[int]) ->
     )
 
 
-def _keys(name: str) -> tuple[str, ...]:
+def _keys(name: str, words: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     """Keys for what a name says: "turn left", "up fire" (as in ale-py: "upfire"), "move forward+attack"."""
     if name in LETTERS:
         return (LETTERS[name],)
     rest, keys = name.replace("+", " "), []
-    for word, key in WORDS:
+    for word, key in words:
         if word in rest:
             rest = rest.replace(word, " ")
             keys.append(key)
     return tuple(dict.fromkeys(keys)) if not rest.strip() else ()
 
 
+STEP = (("move left", LEFT), ("move right", RIGHT))
+STEP_ASIDE = (("move left", "KeyA"), ("move right", "KeyD"))
+"""Where arrows turn."""
 WORDS = (
-    ("move left", "KeyA"), ("move right", "KeyD"), ("turn left", LEFT), ("turn right", RIGHT),
+    ("turn left", LEFT), ("turn right", RIGHT),
     ("move forward", UP), ("move backward", DOWN), ("forward", UP), ("backward", DOWN),
     ("left", LEFT), ("right", RIGHT), ("up", UP), ("down", DOWN),
     ("fire", SPACE), ("attack", SPACE), ("jump", SPACE),
 )  # fmt: skip
 LETTERS = {
-    "move left": LEFT, "move right": RIGHT, "move up": UP, "move down": DOWN, "do": SPACE, "toggle": SPACE,
-    "pick up": "KeyE", "drop": "KeyD", "use": "KeyU",
+    "move up": UP, "move down": DOWN, "do": SPACE, "toggle": SPACE, "pick up": "KeyE", "drop": "KeyD", "use": "KeyU",
 }  # fmt: skip
 MINIGRID = ("left", "right", "forward", "pick up", "drop", "toggle", "done")
 CRAFTER = (
@@ -238,12 +244,15 @@ CSGO = {
     **{letter: (f"Key{letter.upper()}", letter) for letter in "wasd"},
     **{number: (f"Digit{number}", number) for number in "123"},
     "r": ("KeyE", "reload"), "space": (SPACE, "jump"),
-    "left ctrl": ("ControlLeft", "crouch"), "left shift": ("ShiftLeft", "walk"),
+    "left ctrl": ("KeyC", "crouch"), "left shift": ("ShiftLeft", "walk"),
     "left button": ("KeyF", "fire"), "right button": ("KeyV", "aim"),
     "mouse x -60": (LEFT, "look left"), "mouse x 60": (RIGHT, "look right"),
     "mouse y -50": (UP, "look up"), "mouse y 50": (DOWN, "look down"),
 }  # fmt: skip
-"""Keys of Counter-Strike's switches, and what they are for; arrows move the mouse, as in the released code."""
+"""Keys of Counter-Strike's switches, and what they are for; arrows move the mouse, as in the released code.
+
+Crouch is not the control key: in a browser control and W, pressed together, close the tab.
+"""
 
 
 def _groups(codec: ActionCodec) -> KeyMap:

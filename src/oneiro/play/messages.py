@@ -1,12 +1,12 @@
 """What the page may say: one JSON object a message, checked field by field; anything else is `Malformed`."""
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 LONGEST_ACTION = 64
+LONGEST_TOKEN = 200
 Kind = Literal["webp", "gif", "mp4"]
 
 
@@ -111,7 +111,7 @@ def _flag(data: dict[str, Any], name: str) -> bool:
 
 def _hello(data: dict[str, Any]) -> Hello:
     token = data.get("token", "")
-    if not isinstance(token, str) or len(token) > 200:
+    if not isinstance(token, str) or len(token) > LONGEST_TOKEN:
         raise Malformed("token must be a short text")
     return Hello(token)
 
@@ -123,7 +123,7 @@ def _step(data: dict[str, Any]) -> Step:
     if not isinstance(action, list) or not 1 <= len(action) <= LONGEST_ACTION:
         raise Malformed("action must be a list of numbers")
     for x in action:
-        if isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) or abs(x) > 1e9:
+        if isinstance(x, bool) or not isinstance(x, int | float) or not abs(x) <= 1e9:
             raise Malformed("action must be a list of numbers")
     return Step(tuple(float(x) for x in action))
 
@@ -145,7 +145,9 @@ def _change(data: dict[str, Any]) -> Change:
         knobs = data["knobs"]
         if not isinstance(knobs, dict) or len(knobs) > 20:
             raise Malformed("knobs must be an object of numbers")
-        settings["knobs"] = {str(name): _number(knobs, name) for name in knobs}
+        if not all(name.isidentifier() and name.isascii() for name in knobs):
+            raise Malformed("a knob has no such name")
+        settings["knobs"] = {name: _number(knobs, name) for name in knobs}
     return Change(settings, _flag(data, "real") if "real" in data else None)
 
 

@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 
 from oneiro import tree
 from oneiro.agent import Agent
+from oneiro.data.collect import seat
 from oneiro.envs.config import EnvConfig
 from oneiro.envs.dream_actions import action_space, to_world
 from oneiro.errors import OneiroError, Undecodable
@@ -128,6 +129,11 @@ class PlayedRun:
         except Undecodable:
             return False
         return True
+
+
+def with_luck(carry: Carry, seed: int) -> Carry:
+    """The carry [1] in which the behaviour's random numbers are those of this seed, where it keeps a key for them."""
+    return seat(carry, [0], carry.memory, [seed]) if carry.memory else carry
 
 
 def _actions(spaces: Spaces) -> str:

@@ -1,8 +1,8 @@
 """`House`: what all players share. `Seat`: one player's session and real game, and the answers they get.
 
 Everything that takes time is done in threads: dreams in one (torch uses all cores for each step, and its random numbers
-have one owner at a time), real games in as many as there may be, films in another. A player has one job at a time, so
-nobody waits for more than one step of each of the others.
+have one owner at a time), real games in as many as there may be, films in another. A player has one job at a time, one
+step or one beginning of a dream, so nobody waits for more than one of each of the others.
 """
 
 import asyncio
@@ -111,7 +111,7 @@ class Seat:
                     await (self._begin_real() if real else self._end_real())
                 return [json.dumps(self._settings()), self._pack(session.frame)]
             case Suggest():
-                places = await dreaming(session.suggestions, SUGGESTIONS)
+                places = [await dreaming(session.suggestion) for _ in range(SUGGESTIONS)]
                 shown = [
                     {"episode": p.episode, "row": p.row, "png": b64encode(png(x)).decode()} for p, x in places
                 ]
@@ -150,6 +150,10 @@ class Seat:
         self.house.games += 1
         try:
             self.real = await self.house.playing(RealGame, run.config, run.spaces, self.number)
+        except BaseException:
+            self.house.games -= 1
+            raise
+        try:
             self.session.attach_real(await self.house.playing(self.real.begin))
         except BaseException:
             await self._end_real()
@@ -178,7 +182,6 @@ class Seat:
             and picture_name(run.spaces) is not None,
             "film_frames": limits.film_frames,
             "max_horizon": limits.horizon,
-            "messages_per_second": limits.messages_per_second,
         }
 
     def _settings(self) -> dict[str, Any]:
@@ -218,7 +221,6 @@ class Seat:
             "real": real,
             "ms": milliseconds,
             "place": [session.place.episode, session.place.row],
-            "kept": session.history.nbytes,
         }
         return _message(head, blobs)
 

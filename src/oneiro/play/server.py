@@ -12,6 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -54,7 +55,7 @@ class Closing(Exception):  # noqa: N818 - not an error of ours
 
 
 def build_app(house: House, doors: Doors) -> Any:
-    """The ASGI application; MissingExtra without the extra `play`."""
+    """The ASGI application, for the server of `prepare`; MissingExtra without the extra `play`."""
     require()
     from starlette.applications import Starlette
     from starlette.responses import Response
@@ -90,7 +91,7 @@ def serve(runs: Sequence[PlayedRun], doors: Doors, port: int, limits: Limits) ->
     house = House(runs, limits)
     try:
         server, listener = prepare(house, doors, port)
-        print(f"play at {address(doors, listener.getsockname()[1])}  (Ctrl-C ends it)", flush=True)
+        print(f"play at {doors.address(listener.getsockname()[1])}  (Ctrl-C ends it)", flush=True)
         server.run(sockets=[listener])
     finally:
         house.close()
@@ -101,6 +102,8 @@ def prepare(house: House, doors: Doors, port: int) -> tuple[Any, socket.socket]:
     require()
     import uvicorn
 
+    from oneiro.play.connections import Connection, Strangers
+
     limits = house.limits
     family = socket.AF_INET6 if ":" in doors.host else socket.AF_INET
     try:
@@ -109,14 +112,15 @@ def prepare(house: House, doors: Doors, port: int) -> tuple[Any, socket.socket]:
         raise OneiroError(
             f"{doors.host}:{port} cannot be listened on ({error.strerror}); choose another --port or --host"
         ) from None
+    connection: Any = partial(Connection, strangers=Strangers(3 * limits.sessions + 20))
     config = uvicorn.Config(
         build_app(house, doors),
+        http=connection,
         ws="websockets-sansio",
         ws_max_size=limits.message_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,
-        limit_concurrency=3 * limits.sessions + 20,
         timeout_graceful_shutdown=3,
         access_log=False,
         server_header=False,
@@ -124,13 +128,6 @@ def prepare(house: House, doors: Doors, port: int) -> tuple[Any, socket.socket]:
         lifespan="off",
     )
     return uvicorn.Server(config), listener
-
-
-def address(doors: Doors, port: int) -> str:
-    """What to open; the token is behind a #, so that it is in no log."""
-    host = "127.0.0.1" if doors.host in ("0.0.0.0", "::") else doors.host
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/" + (f"#token={doors.token}" if doors.token else "")
 
 
 class _Guarded:
@@ -159,7 +156,7 @@ class _Line:
     """A socket: texts in, texts and bytes out."""
 
     def __init__(self, websocket: Any) -> None:
-        self.websocket = websocket
+        self.websocket, self.visit = websocket, websocket.scope["state"]["visit"]
 
     async def hear(self, seconds: float, silence: str) -> str | None:
         """The next message; None if the player has gone. Closing after so many seconds of silence."""
@@ -198,6 +195,7 @@ async def _converse(line: _Line, house: House, doors: Doors) -> None:
         seat = house.enter()
     except OneiroError as error:
         raise Closing(LATER, str(error)) from None
+    line.visit.let_in()
     try:
         await _play(line, seat, limits)
     except (Closing, asyncio.CancelledError):
@@ -209,6 +207,7 @@ async def _converse(line: _Line, house: House, doors: Doors) -> None:
         logger.exception("play: session %d failed (%s)", seat.number, code)
         raise Closing(FAILURE, f"this server failed; its log has more, under {code}") from None
     finally:
+        line.visit.see_off()
         await seat.leave()
 
 
@@ -257,8 +256,10 @@ def _has_gone(error: Exception) -> bool:
 
 
 async def _hang_up(websocket: Any, closing: Closing) -> None:
-    reason = closing.reason.encode()[:REASON_BYTES].decode(errors="ignore")
+    reason = closing.reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
     try:
         await websocket.close(code=closing.code, reason=reason)
-    except (RuntimeError, ConnectionError):  # it is closed already
+    except Exception as error:
+        if not (isinstance(error, RuntimeError) or _has_gone(error)):
+            raise
         logger.debug("play: the socket was closed before it could be told: %s", reason)

@@ -4,8 +4,8 @@ start    real rows --agent--> carry --> frame 0
 step     frame t --(person or agent)--> action --world.step--> frame t+1        all kept, see `history`
 rewind   back to any frame kept; a step from there lets go of what came after it: the dream branches
 
-Chance: every dream has dice of its own, kept with each frame. From a past frame the same actions give the same dream
-again, unless new luck is asked for. No web in this file.
+Chance: every dream has dice of its own, kept with each frame, and so has its agent. From a past frame the same actions
+give the same dream again, unless new luck is asked for. No web in this file.
 """
 
 import math
@@ -23,7 +23,7 @@ from oneiro.errors import OneiroError
 from oneiro.play.history import Frame, History, LaneFrame
 from oneiro.play.limits import Limits
 from oneiro.play.pictures import View
-from oneiro.play.played_run import PlayedRun
+from oneiro.play.played_run import PlayedRun, with_luck
 from oneiro.play.starts import Place
 from oneiro.types import Carry, Knob
 
@@ -44,7 +44,7 @@ class Settings:
     past_ends: bool = False
     """A dream goes on where the world says that it has ended."""
     new_luck: bool = False
-    """A dream that branches gets other random numbers."""
+    """A dream that branches gets other random numbers, and so does the agent in it."""
     view: View = "image"
     knobs: Mapping[str, float] = field(default_factory=dict)
 
@@ -62,8 +62,6 @@ class Session:
         self.history = History(self.limits.history_bytes)
         self.cursor = 0
         self.place = Place(0, 0)
-        self.real_start: np.ndarray | None = None
-        """The real picture in which the dream began."""
         self._random = np.random.default_rng(seed)
 
     @property
@@ -90,19 +88,18 @@ class Session:
     def start(self, place: Place | None = None) -> Frame:
         """A new dream, at `place` of the first run's replay or anywhere in it."""
         first = self.runs[0]
-        self.place = place or first.starts.draw(self._random)
+        place = place or first.starts.draw(self._random)
         lanes = []
         for i, run in enumerate(self.runs):
             if i == 0 or run.sees_like(first):
-                carry, shown = run.begin(self.place, origin=first)
+                carry, _ = run.begin(place, origin=first)
             else:
-                carry, shown = run.begin(run.starts.draw(self._random))
-            if i == 0:
-                self.real_start = shown
-            lanes.append(self._look(run, carry, Dice(run.agent.world.device, self._seed())))
+                carry, _ = run.begin(run.starts.draw(self._random))
+            dice = Dice(run.agent.world.device, self._seed())
+            lanes.append(self._look(run, with_luck(carry, self._seed()), dice))
         self.history.clear()
         self.history.append(Frame(number=0, lanes=tuple(lanes)))
-        self.cursor = 0
+        self.cursor, self.place = 0, place
         return self.frame
 
     def step(self, numbers: tuple[float, ...] | None = None) -> Frame:
@@ -117,7 +114,8 @@ class Session:
             )
         if all(lane.ended for lane in now.lanes) and not self.settings.past_ends:
             raise OneiroError("the dream has ended; start again, rewind, or let it go on past its end")
-        is_branch = self.cursor < self.history.last
+        if self.cursor < self.history.last and self.settings.new_luck:
+            now = self._reseeded(now)
         memories = self._watch(now)
         if self.settings.agent:
             action, memories[0] = self._act(now)
@@ -126,7 +124,7 @@ class Session:
         else:
             action = self.runs[0].action(numbers)
         lanes = [
-            self._dream(run, lane, memory, action, is_branch and self.settings.new_luck)
+            self._dream(run, lane, memory, action)
             for run, lane, memory in zip(self.runs, now.lanes, memories, strict=True)
         ]
         told = self.runs[0].told(action)
@@ -146,19 +144,17 @@ class Session:
         return frame
 
     def attach_real(self, shown: Any) -> Frame:
-        """Keep what the real game showed beside the present frame (the newest)."""
+        """Keep what the real game showed beside the present frame."""
         frame = replace(self.frame, real=shown)
-        self.history.append(frame)
+        self.history.replace(frame)
         return frame
 
-    def suggestions(self, count: int) -> list[tuple[Place, np.ndarray]]:
-        """Places where a dream may begin, with the real picture, or what the world makes of it."""
-        found, run = [], self.runs[0]
-        for _ in range(count):
-            place = run.starts.draw(self._random)
-            carry, shown = run.begin(place)
-            found.append((place, run.picture(carry.state, "image") if shown is None else shown))
-        return found
+    def suggestion(self) -> tuple[Place, np.ndarray]:
+        """A place where a dream may begin, with the real picture, or what the world makes of it."""
+        run = self.runs[0]
+        place = run.starts.draw(self._random)
+        carry, shown = run.begin(place)
+        return place, run.picture(carry.state, "image") if shown is None else shown
 
     def _watch(self, frame: Frame) -> list[Any]:
         """The behaviours' memories after looking at a frame without acting."""
@@ -175,15 +171,21 @@ class Session:
             action, carry = run.agent.act(carry, self.settings.explore)
         return run.spaces.action.from_env(run.spaces.action.to_env(action)).to(action), carry.memory
 
-    def _dream(
-        self, run: PlayedRun, lane: LaneFrame, memory: Any, action: torch.Tensor, new_luck: bool
-    ) -> LaneFrame:
+    def _reseeded(self, frame: Frame) -> Frame:
+        """The frame with other random numbers of the worlds and the agents."""
+        lanes = []
+        for run, lane in zip(self.runs, frame.lanes, strict=True):
+            dice = Dice(run.agent.world.device, self._seed())
+            lanes.append(replace(lane, dice=dice, carry=with_luck(lane.carry, self._seed())))
+        return replace(frame, lanes=tuple(lanes))
+
+    def _dream(self, run: PlayedRun, lane: LaneFrame, memory: Any, action: torch.Tensor) -> LaneFrame:
         """One world's next frame; one that has ended stands still."""
         if lane.ended and not self.settings.past_ends:
             return replace(lane, reward=0.0, milliseconds=0.0)
         began = time.perf_counter()
         device = run.agent.world.device
-        dice = Dice(device, self._seed()) if new_luck else lane.dice.copy()
+        dice = lane.dice.copy()
         step = run.step(self.settings.knobs)
         with torch.no_grad(), dice.thrown():
             prediction = step(tree.clone(lane.carry.state), action.to(device), self.settings.temperature)
@@ -204,13 +206,13 @@ class Session:
         return LaneFrame(carry=carry, dice=dice, picture=picture, value=value, **facts)
 
     def _show_again(self) -> None:
-        """The present frame in another view; what came after it is let go."""
+        """The present frame in another view."""
         frame = self.frame
         lanes = [
             replace(lane, picture=run.picture(lane.carry.state, self.settings.view))
             for run, lane in zip(self.runs, frame.lanes, strict=True)
         ]
-        self.history.append(replace(frame, lanes=tuple(lanes)))
+        self.history.replace(replace(frame, lanes=tuple(lanes)))
 
     def _seed(self) -> int:
         return int(self._random.integers(2**31))

@@ -44,7 +44,8 @@ function connect() {
   socket.onclose = ({ reason }) => {
     pause();
     status(reason || "the connection was closed", "bad");
-    notice(`${reason ? `Closed: ${reason}.` : "The connection was closed."} Reload the page to connect again.`);
+    const why = state.refusal ?? (reason ? `Closed: ${reason}.` : "The connection was closed.");
+    notice(`${why} Reload the page to connect again.`);
   };
 }
 
@@ -55,7 +56,8 @@ function hear(message) {
   if (message.type === "error") {
     pause();
     notice(message.text);
-    settings({ settings: state.settings, real: state.real });
+    if (state.welcome) settings({ settings: state.settings, real: state.real });
+    else state.refusal = `${message.text}.`; // the server closes now
     for (const button of $("films").children) button.disabled = false;
   }
   answered();
@@ -185,7 +187,7 @@ function show(frame, buffer, at) {
   if (real) {
     paint(canvas, real, buffer, at);
     figure.classList.toggle("over", real.over);
-    facts.textContent = `${real.over ? "over \u00b7 " : ""}score ${short(real.score)} \u00b7 ${real.steps} steps`;
+    facts.textContent = `${real.over ? "over \u00b7 " : ""}reward ${short(real.reward)} \u00b7 score ${short(real.score)} \u00b7 ${real.steps} steps`;
   }
   $("frame").min = frame.first;
   $("frame").max = frame.last;
@@ -201,6 +203,7 @@ function show(frame, buffer, at) {
     notice("The dream ended. New dream, rewind, or let it go on past its end.");
   } else if (frame.ms !== null) notice("");
   if (frame.ms !== null) state.arrivals.push(performance.now());
+  else state.keyboard.forget(); // somewhere else, or other settings
   plots();
 }
 
@@ -256,6 +259,12 @@ function set(changes) {
   ask({ type: "set", ...changes });
 }
 
+// What was typed, as the nearest whole number that the field allows: the server takes no other.
+function whole(id) {
+  const { value, min, max } = $(id);
+  return Math.min(Math.max(Math.round(Number(value)), Number(min)), Number(max) || Number.MAX_SAFE_INTEGER);
+}
+
 function begin(place = {}) {
   notice("");
   ask({ type: "start", ...place });
@@ -278,12 +287,13 @@ function pause() {
   $("play").firstChild.textContent = "play ";
 }
 
+// A tap counts for the step that it asks for or, while the dream goes on, for the next one; otherwise for none.
 function gameKey() {
-  if (state.settings.agent) return;
-  if ($("waits").checked) {
-    pause();
-    stepOnce();
-  } else if (!state.playing && state.cursor === 0) play();
+  const waits = $("waits").checked, isIdle = waits ? state.busy : !state.playing && state.cursor > 0;
+  if (state.settings.agent || isIdle) return state.keyboard.forget();
+  if (!waits) return play();
+  pause();
+  stepOnce();
 }
 
 function tick(now) {
@@ -326,13 +336,16 @@ $("again").addEventListener("click", () => begin());
 $("agent").addEventListener("click", PAGE_KEYS.KeyG);
 $("frame").addEventListener("input", () => { pause(); ask({ type: "rewind", frame: Number($("frame").value) }); });
 $("fps").addEventListener("input", () => ($("fps-shown").textContent = $("fps").value));
-$("horizon").addEventListener("change", () => set({ horizon: Number($("horizon").value) }));
+$("horizon").addEventListener("change", () => {
+  $("horizon").value = whole("horizon");
+  set({ horizon: whole("horizon") });
+});
 for (const name of ["past_ends", "new_luck", "explore", "real"]) $(name).addEventListener("change", () => set({ [name]: $(name).checked }));
 $("feature").addEventListener("change", () => set({ view: $("feature").checked ? "feature" : "image" }));
 $("suggest").addEventListener("click", () => ask({ type: "suggest" }));
 $("place-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  begin({ episode: Number($("episode").value), row: Number($("row").value) });
+  begin({ episode: whole("episode"), row: whole("row") });
 });
 $("films").addEventListener("click", ({ target }) => {
   if (!target.dataset.kind) return;

@@ -60,6 +60,10 @@ export class Keyboard {
 
   release() {
     for (const code of [...this.held]) this.up(code);
+    this.forget();
+  }
+
+  forget() {
     this.tapped.clear();
   }
 
