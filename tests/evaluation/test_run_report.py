@@ -55,8 +55,8 @@ def run(tmp_path, monkeypatch):
             raise OneiroError("no stored episode, so no dream can begin")
         return tree.stack([rows(e, 0, starts.context) for e in store.episodes])
 
-    def play(env, agent, ids, *, seed, record):
-        assert seed == 77
+    def play(env, agent, ids, *, seed, explore, record):
+        assert (seed, explore) == (77, False)
         return iter([episode(ids[0])])
 
     monkeypatch.setattr(run_report, "first_rows", first_rows)

@@ -164,7 +164,7 @@ def test_an_actor_that_does_not_answer_counts_as_dead(tmp_path, monkeypatch):
 
 def test_an_actor_that_has_not_begun_is_waited_for(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("oneiro.training.collectors.PATIENCE", 0.0)
-    cluster = near(monkeypatch, late={1: 0.5})
+    cluster = near(monkeypatch, late={1: 3})
     run = launch(counters(max_deaths=2, timeout=0.01), tmp_path / "run")
     assert [x.role.life for x in cluster.actors] == [0, 0]
     assert check_streams(run.replay) == []

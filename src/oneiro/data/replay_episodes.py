@@ -119,7 +119,7 @@ class ReplayEpisodes(EpisodeReader):
         firsts = _joined([segment.firsts for segment in stream.segments.values()])
         ends = _joined([segment.ends for segment in stream.segments.values()])
         kind = {row: marks for row, marks in ends.tolist() if marks & LAST}
-        stops = [*firsts[1:, 0].tolist(), stream.stop]
+        stops = [*firsts[1:, 0].tolist(), stream.stop][: len(firsts)]  # a stream may hold nothing yet
         table = [
             (id, index, row, stop - row, kind.get(stop - 1, 0))
             for (row, id), stop in zip(firsts.tolist(), stops, strict=True)

@@ -201,7 +201,7 @@ def _jsonl(path: Path) -> Table:
 
 
 def _npz(path: Path) -> Table:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # closed whatever it holds
         return {name: file[name] for name in ("action", "reward", "terminated") if name in file.files}
 
 

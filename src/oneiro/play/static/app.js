@@ -271,7 +271,7 @@ function begin(place = {}) {
 }
 
 function stepOnce() {
-  if (state.busy || !state.welcome) return;
+  if (!state.welcome) return;
   const action = state.settings.agent ? null : state.keyboard.action();
   if (!state.settings.agent && action === null) return notice("This game has no action of doing nothing: hold a key.");
   ask(action === null ? { type: "step" } : { type: "step", action });
