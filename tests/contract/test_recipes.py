@@ -67,7 +67,5 @@ def cases() -> list[Any]:
 def test_a_recipe_conforms(name: str) -> None:
     recipe = RECIPES[name]
     agent = build_agent(recipe, spaces(recipe.env))
-    for parameter in agent.behaviour.parameters():  # controllers begin at zero, where all actions are alike
-        torch.nn.init.normal_(parameter, std=0.1)
     require(check_world(agent.world))
     require(check_behaviour(agent.behaviour, agent.world))

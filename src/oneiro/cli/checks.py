@@ -24,7 +24,7 @@ class CheckTarget:
     """Run the conformance suite on the world and the behaviour of a recipe, or on a class of your own."""
 
     target: Target = "all"  # recipe, "all", or file.py:Class of a world, a behaviour or their configs
-    size: str | None = None  # of the recipe
+    size: str | None = None  # of the recipe; its smallest if not given, the rules being those of every size
     json: bool = False  # machine-readable output
 
 
@@ -33,44 +33,49 @@ def check_command(arguments: Sequence[str]) -> int:
     own = parse(CheckTarget, arguments, "check", "oneiro check vmc-takecover --size demo")
     names = list(entries()) if own.target == "all" else [own.target]
     first_line(f"checking {', '.join(names)}")
-    results = {name: check(name, own.size) for name in names}
+    results = {name: check(name, own.size, aloud=not own.json) for name in names}
     if own.json:
         print(
             json.dumps({n: [vars(c) | {"passed": c.passed} for c in checks] for n, checks in results.items()})
         )
     else:
         for name, checks in results.items():
-            print_checks(name, checks)
+            print(f"{name}: {verdict(checks)}")
     return 0 if all(c.passed for checks in results.values() for c in checks) else 1
 
 
-def print_checks(name: str, checks: Sequence[Check]) -> None:
-    """One line a rule, what is wrong below its name, and the verdict."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=name, title_justify="left")
-    table.add_column("outcome", no_wrap=True)
-    table.add_column("rule")
-    colour = {"passed": "green", "failed": "red", "skipped": "yellow"}
-    for c in checks:
-        text = escape(c.name + (f"\n{c.message}" if c.message else ""))
-        table.add_row(f"[{colour[c.outcome]}]{c.outcome}[/]", text)
-    Console().print(table)
-    counts = Counter(c.outcome for c in checks)
-    print(f"{name}: " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items(), reverse=True)))
-
-
-def check(name: str, size: str | None) -> list[Check]:
-    """Every check of one target."""
+def check(name: str, size: str | None, aloud: bool) -> list[Check]:
+    """Every check of one target; `aloud`: each is printed as it is found."""
     from oneiro.testing import check_behaviour, check_target, check_world
     from oneiro.training.run import build_agent
 
+    told = print_check if aloud else lambda _: None
     if ":" in name and not inspect.isfunction(load_target(name)):
-        return check_target(name)
-    recipe = find(name).build(size)
+        return check_target(name, told=told)
+    entry = find(name)
+    recipe = entry.build(size := size or entry.sizes[-1])
+    if aloud:
+        print(f"{name}, size {size}")
     agent = build_agent(recipe, recipe.env.spaces())
-    return [*check_world(agent.world), *check_behaviour(agent.behaviour, agent.world)]
+    return [
+        *check_world(agent.world, told=told),
+        *check_behaviour(agent.behaviour, agent.world, told=told),
+    ]
+
+
+def print_check(found: Check) -> None:
+    """One line, and what is wrong below its name."""
+    from rich.console import Console
+
+    colour = {"passed": "green", "failed": "red", "skipped": "yellow"}[found.outcome]
+    text = escape(found.name + (f"\n          {found.message}" if found.message else ""))
+    Console(soft_wrap=True, highlight=False).print(f"  [{colour}]{found.outcome:7}[/] {text}")
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """`40 passed, 4 skipped`."""
+    counts = Counter(c.outcome for c in checks)
+    return ", ".join(f"{counts[o]} {o}" for o in ("failed", "passed", "skipped") if counts[o])
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,10 @@ class Case:
         return outlook(self.world, state, actions, row)
 
 
+SHAKE = 0.05
+"""Standard deviation of what is added to a behaviour's weights before it is tested."""
+
+
 @dataclass
 class BehaviourCase(Case):
     """The same, with a behaviour in eval mode."""
@@ -103,6 +107,12 @@ def world_case(world: WorldModel, make_batch: MakeBatch | None, atol: float) -> 
 def behaviour_case(
     behaviour: Behaviour, world: WorldModel, make_batch: MakeBatch | None, atol: float
 ) -> BehaviourCase:
-    """A case of its own. One copy of both together, so that what they share stays shared."""
+    """A case of its own. One copy of both together, so that what they share stays shared. The behaviour's weights
+    are shaken a little: heads that begin at zero, with all actions and values alike, would keep many rules by chance.
+    """
     own_world, own = copy.deepcopy((world, behaviour))
+    with torch.no_grad():
+        for weights in own.parameters():
+            if weights.dtype.is_floating_point:
+                weights.add_(SHAKE * torch.randn_like(weights))
     return BehaviourCase(own_world.eval(), make_batch or random_rows(own_world.spaces), atol, own.eval())

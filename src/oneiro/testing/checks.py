@@ -30,6 +30,10 @@ class Check:
         return f"{self.outcome:7} {self.name}" + (f": {self.message}" if self.message else "")
 
 
+Told = Callable[[Check], None]
+"""Hears each verdict as it is found, in order; for progress."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """A sentence every world or behaviour obeys, how to test it, and why it usually breaks."""
@@ -64,15 +68,18 @@ def require(checks: Iterable[Check]) -> None:
     assert not failed, "\n" + "\n".join(f"- {check.name}: {check.message}" for check in failed)
 
 
-def run(rules: Sequence[Rule], make_case: Callable[[], Any], only: str | None = None) -> list[Check]:
+def run(
+    rules: Sequence[Rule], make_case: Callable[[], Any], only: str | None = None, told: Told = lambda _: None
+) -> list[Check]:
     """Test every rule on a case of its own, so that none can disturb the next; the caller's random
-    numbers go on as if nothing had happened. `only`: rules whose name contains it.
+    numbers go on as if nothing had happened. `only`: rules whose name contains it. `told` hears each verdict at once.
     """
     checks = []
     with torch.random.fork_rng():
         for rule in rules:
             if only is None or only in rule.name:
                 checks.append(_run_one(rule, make_case))
+                told(checks[-1])
     return checks
 
 

@@ -7,7 +7,7 @@ from oneiro.testing import form_rules as form
 from oneiro.testing import loss_rules as loss
 from oneiro.testing import state_rules as state
 from oneiro.testing.case import behaviour_case, world_case
-from oneiro.testing.checks import Check, Rule, run
+from oneiro.testing.checks import Check, Rule, Told, run
 from oneiro.testing.rows import MakeBatch
 from oneiro.world import WorldModel
 
@@ -239,15 +239,21 @@ BEHAVIOUR_RULES = (
 
 
 def check_world(
-    world: WorldModel, make_batch: MakeBatch | None = None, *, atol: float = 1e-4, only: str | None = None
+    world: WorldModel,
+    make_batch: MakeBatch | None = None,
+    *,
+    atol: float = 1e-4,
+    only: str | None = None,
+    told: Told = lambda _: None,
 ) -> list[Check]:
     """Test a world against the contract. Nothing is printed, nothing is raised, the world stays as it is.
 
     `make_batch(rows, steps, seed)` returns arrival rows to test with; default: noise of the right shapes.
     `atol` is the relative and absolute tolerance of comparisons; worlds in bfloat16 need about 3e-2.
-    `only` runs the rules whose name contains it. In a test: `require(check_world(world))`.
+    `only` runs the rules whose name contains it; `told` is called with each verdict as it is found.
+    In a test: `require(check_world(world))`.
     """
-    return run(WORLD_RULES, lambda: world_case(world, make_batch, atol), only)
+    return run(WORLD_RULES, lambda: world_case(world, make_batch, atol), only, told)
 
 
 def check_behaviour(
@@ -257,6 +263,7 @@ def check_behaviour(
     *,
     atol: float = 1e-4,
     only: str | None = None,
+    told: Told = lambda _: None,
 ) -> list[Check]:
     """Test a behaviour in a world that itself passes `check_world`; arguments as there."""
-    return run(BEHAVIOUR_RULES, lambda: behaviour_case(behaviour, world, make_batch, atol), only)
+    return run(BEHAVIOUR_RULES, lambda: behaviour_case(behaviour, world, make_batch, atol), only, told)

@@ -10,7 +10,7 @@ from oneiro.envs.toy import ToyConfig
 from oneiro.errors import OneiroError
 from oneiro.spaces import Spaces
 from oneiro.targets import load_target
-from oneiro.testing.checks import Check
+from oneiro.testing.checks import Check, Told
 from oneiro.testing.oracles import CatchOracle, DodgeOracle
 from oneiro.testing.rows import played_rows
 from oneiro.testing.suite import check_behaviour, check_world
@@ -19,15 +19,19 @@ from oneiro.world import WorldModel
 ORACLES = {"dodge": DodgeOracle, "catch": CatchOracle}
 
 
-def check_target(target: str, toy: typing.Literal["dodge", "catch"] = "dodge") -> list[Check]:
+def check_target(
+    target: str, toy: typing.Literal["dodge", "catch"] = "dodge", told: Told = lambda _: None
+) -> list[Check]:
     """Load, build and check what `target` names. Worlds are given the spaces of a toy (image 3 x 64 x 64; dodge:
     one number in -1..1, catch: three actions) and rows played in it; behaviours act in the oracle of that toy.
     """
     found, env, oracle = load_target(target), ToyConfig(id=toy), ORACLES[toy]()
     rows = played_rows(env.env)
     if _is_behaviour(found):
-        return check_behaviour(build_behaviour(found, oracle.spaces, oracle.feature_dim), oracle, rows)
-    return check_world(build_world(found, oracle.spaces), rows)
+        return check_behaviour(
+            build_behaviour(found, oracle.spaces, oracle.feature_dim), oracle, rows, told=told
+        )
+    return check_world(build_world(found, oracle.spaces), rows, told=told)
 
 
 def _is_behaviour(target: Any) -> bool:
