@@ -33,7 +33,7 @@ from oneiro.training.schedule import Update, stages
 from oneiro.types import Carry, TimeStep
 from oneiro.world import WorldModel, part_module
 
-_DREAM_STEPS = 16
+_DREAM_STEPS = 64  # a dream lays out its weights once; those of an evolution last 525 steps and more
 
 
 def bench(

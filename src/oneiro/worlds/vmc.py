@@ -136,7 +136,8 @@ class VMC(WorldModel):
         @torch.no_grad()
         def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
             product, head = weights.get()
-            both = torch.cat([self._input(state, action), state["h"]], -1)
+            led = self._action(action, state["is_first"], slice(None))
+            both = torch.cat([state["z"], led, state["h"]], -1)
             return self._predict(state, *lstm_step(product, both, state["c"]), temperature, head)
 
         return step
