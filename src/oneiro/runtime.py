@@ -86,10 +86,17 @@ def start(config: RuntimeConfig | None = None) -> Report:
     _report = Report(
         device=device,
         threads=torch.get_num_threads(),
-        compute_dtype=torch.bfloat16 if levers["bfloat16"] == "on" else torch.float32,
+        compute_dtype=chosen_dtype(config),
         levers=levers,
     )
     return _report
+
+
+def chosen_dtype(config: RuntimeConfig | None = None) -> torch.dtype:
+    """What `start` takes for "auto"; nothing is applied."""
+    config = with_switches(config or RuntimeConfig(), os.environ.get(LEVERS_VARIABLE, ""))
+    is_fast = config.bfloat16 and _bfloat16(pick_device(config.device)) == "on"
+    return torch.bfloat16 if is_fast else torch.float32
 
 
 def report() -> Report | None:
