@@ -99,6 +99,11 @@ def chosen_dtype(config: RuntimeConfig | None = None) -> torch.dtype:
     return torch.bfloat16 if is_fast else torch.float32
 
 
+def wide_device(device: torch.device) -> torch.device:
+    """Where float64 is computed for tensors of `device`: there, but on the CPU for Apple's GPUs, which lack it."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def report() -> Report | None:
     """What the last `start` of this process did; None before it."""
     return _report
