@@ -45,6 +45,11 @@ class Trial:
         """Its run folder."""
         return self.root / self.name
 
+    @property
+    def usage(self) -> Path:
+        """What `measured` notes of it; beside the run folder, which `oneiro train` makes."""
+        return self.path.with_name(f"{self.name}.usage.json")
+
 
 def oneiro(words: Sequence[str], *, threads: int = 0) -> None:
     """`oneiro WORDS`; CalledProcessError if it fails. `threads` > 0 limits the threads of its operations."""
@@ -116,6 +121,7 @@ def facts(title: str, command: str) -> dict[str, Any]:
         "command": command,
         "commit": commit.stdout.strip(),
         "hardware": f"{runtime.cpu_name()}, {torch.get_num_threads()} threads, {platform.system()}",
+        "compute dtype, if none is asked for": str(runtime.chosen_dtype()).removeprefix("torch."),
         "torch": torch.__version__,
     }
 

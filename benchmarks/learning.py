@@ -156,14 +156,9 @@ def work(trial: Trial, threads: int, episodes: int) -> None:
     scores = trial.path / "scores" / "real.json"
     if scores.exists():
         return
-    measured(trial.command, usage_file(trial), threads=threads)
+    measured(trial.command, trial.usage, threads=threads)
     if not scores.exists():
         oneiro(["evaluate", str(trial.path), "--episodes", str(episodes), "--save"], threads=threads)
-
-
-def usage_file(trial: Trial) -> Path:
-    """Beside the run folder, which is made by `oneiro train`."""
-    return trial.path.with_name(f"{trial.name}.usage.json")
 
 
 def report(name: str, experiment: Experiment, trials: Sequence[Trial]) -> None:
@@ -229,7 +224,7 @@ def describe(trial: Trial, result: RunResult) -> dict[str, Any]:
         "evaluation": evaluation
         and {**evaluation.summary.to_json(), "episodes": evaluation.score, "protocol": evaluation.protocol},
         "training_seconds": round(result.seconds, 1),
-        **{f"all_{key}": value for key, value in read_usage(usage_file(trial)).items()},
+        **{f"all_{key}": value for key, value in read_usage(trial.usage).items()},
     }
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/store.py                          # 20,000 frames of real VizDoom TakeCover, about 2 minutes
     python benchmarks/store.py --frames 2000 --json
-    python benchmarks/store.py --full 10000             # a store of 3 million frames, 11 GB, under the temporary folder
+    python benchmarks/store.py --full 10000             # a store of 3 million frames, 11 GB, under the temporary
+                                                        # folder, then a few updates of V and M on it
 
 Times are CPU seconds of one thread, so that they hold on a machine that is busy with other things; the file cache
-is warm.
+is warm. With --full they are wall-clock seconds.
 """
 
 import argparse
@@ -23,10 +24,15 @@ import numpy as np
 import zstandard
 from PIL import Image
 
+from oneiro import runtime, tree
 from oneiro.data.columns import _accumulate, _difference
 from oneiro.data.episodes import Episode
-from oneiro.data.samplers import Frames, Streams, Windows
+from oneiro.data.samplers import Frames, Streams, Windows, prefetch
 from oneiro.data.store import EpisodeStore
+from oneiro.recipes import find
+from oneiro.training.fit import Fitter
+from oneiro.training.guard import Guard
+from oneiro.training.run import build_agent
 
 FRAME_BYTES = 3 * 64 * 64
 
@@ -176,10 +182,37 @@ def store(episodes: list[np.ndarray], compress: bool) -> dict:
         }
 
 
-def full(episodes: list[np.ndarray], count: int, ram: int) -> dict:
+def fit(reader: EpisodeStore, count: int, folder: Path) -> dict:
+    """`count` updates of V and of M of `vmc-takecover` at the published sizes, fed by the store as in a run.
+
+    Wall-clock seconds of an update, reading included, and the memory of the whole process at its highest so far.
+    """
+    started, found = runtime.start(), {}
+    recipe = find("vmc-takecover").build("paper")
+    agent = build_agent(recipe, recipe.env.spaces()).to(started.device).train()
+    for part in agent.world.parts:
+        stage = getattr(recipe.schedule, part)
+        sampler, before = stage.batch.build(reader, 0), None
+        fitter, start = Fitter(stage.fit, agent, Guard(folder)), time.perf_counter()
+        for k, batch in enumerate(prefetch(sampler, 0, count)):
+            losses = fitter.apply(tree.to(batch, started.device), before)
+            before = None if sampler.starts_epoch(k + 1) else losses.after
+        loss = float(losses.metrics[f"{part}/loss"])  # waits for a GPU
+        assert np.isfinite(loss)
+        found[f"{part}_update_seconds"] = (time.perf_counter() - start) / count
+        found[f"peak_ram_gb_after_{part}"] = peak_gb()
+    return {"updates": count, "compute_dtype": str(started.compute_dtype).removeprefix("torch.")} | found
+
+
+def peak_gb() -> float:
+    """Memory of this process at its highest so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def full(episodes: list[np.ndarray], count: int, ram: int, updates: int) -> dict:
     """A store of `count` episodes (the played ones over and over), a latent for every row, and sampling from both.
 
-    Wall-clock seconds here, and the memory of the whole process at its highest.
+    Wall-clock seconds here, and the memory of the whole process at its highest; then `updates` of V and M beside it.
     """
     with tempfile.TemporaryDirectory() as folder:
         times, start = {}, time.perf_counter()
@@ -215,9 +248,9 @@ def full(episodes: list[np.ndarray], count: int, ram: int) -> dict:
             streams.batch(k)
         lap("20_stream_batches")
         disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        sizes = {"raw_gb": reader.rows * FRAME_BYTES / 1e9, "disk_gb": disk / 1e9, "peak_ram_gb": peak}
-        return {"episodes": count, "rows": reader.rows, "ram_gb": ram / 1e9} | sizes | times
+        sizes = {"raw_gb": reader.rows * FRAME_BYTES / 1e9, "disk_gb": disk / 1e9, "peak_ram_gb": peak_gb()}
+        fitted = fit(reader, updates, Path(folder)) if updates else {}
+        return {"episodes": count, "rows": reader.rows, "ram_gb": ram / 1e9} | sizes | times | fitted
 
 
 def table(rows: list[dict]) -> str:
@@ -241,11 +274,18 @@ def main() -> None:
     )
     parser.add_argument("--full", type=int, default=0, help="episodes of a large store to try (10000: 11 GB)")
     parser.add_argument("--ram", type=int, default=1 << 30, help="bytes, for --full")
+    parser.add_argument(
+        "--updates", type=int, default=10, help="of V and of M at published sizes, for --full"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     episodes = takecover(options.frames)
     if options.full:
-        print(json.dumps(full(episodes, options.full, options.ram), indent=None if options.json else 2))
+        print(
+            json.dumps(
+                full(episodes, options.full, options.ram, options.updates), indent=None if options.json else 2
+            )
+        )
         return
     result = {
         "frames": sum(map(len, episodes)),

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evidence import Trial, facts, oneiro, write
+from evidence import Trial, facts, measured, oneiro, read_usage, write
 from oneiro.evaluation.episodes import Scores
 from oneiro.evaluation.stage import load_scores
 from oneiro.evaluation.stats import summarize
@@ -182,8 +182,16 @@ def main() -> None:
         experiment = EXPERIMENTS[name]()
         if not options.report_only:
             for trial in experiment.trials:
-                oneiro(trial.command)
+                work(trial)
         tabulate(name, experiment)
+
+
+def work(trial: Trial) -> None:
+    """Train, measured; a finished run has nothing left to do, so that is not counted as its time."""
+    if describe(trial):
+        oneiro(trial.command)
+    else:
+        measured(trial.command, trial.usage)
 
 
 def tabulate(name: str, experiment: Experiment) -> None:
@@ -211,6 +219,8 @@ def describe(trial: Trial) -> dict | None:
         "command": shlex.join(trial.command),
         "seconds": seconds,
     }
+    if trial.usage.exists():  # not of runs from before this was noted
+        record |= {f"all_{key}": value for key, value in read_usage(trial.usage).items()}
     return {**record, "scores": {policy: compact(s) for policy, s in scores.items()}}
 
 
@@ -228,11 +238,15 @@ def table(rows: list[dict]) -> list[str]:
     policies = [
         p for p in ("random", "random_same_hold", "dream", "real") if any(p in r["scores"] for r in rows)
     ]
-    head = "| | seed | " + " | ".join(p.replace("_", ", ") for p in policies) + " | seconds |"
-    lines = [head, "|---" * (3 + len(policies)) + "|"]
+    head = "| | seed | " + " | ".join(p.replace("_", ", ") for p in policies)
+    head += " | seconds | with start and stops | peak memory |"
+    lines = [head, "|---" * (5 + len(policies)) + "|"]
     for row in rows:
         cells = [cell(row["scores"].get(p)) for p in policies]
-        lines.append(f"| {row['label']} | {row['seed']} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+        cells.append(f"{row['seconds']:.0f}")
+        cells.append(f"{row['all_seconds']:.0f}" if "all_seconds" in row else "")
+        cells.append(f"{row['all_peak_gib']:.2f} GiB" if "all_peak_gib" in row else "")
+        lines.append(f"| {row['label']} | {row['seed']} | {' | '.join(cells)} |")
     for label in dict.fromkeys(r["label"] for r in rows):
         same = [r for r in rows if r["label"] == label]
         if len(same) > 1:
@@ -242,7 +256,7 @@ def table(rows: list[dict]) -> list[str]:
                 cells.append(
                     f"**{summarize(means).mean:.0f}** ({min(means):.0f} to {max(means):.0f})" if means else ""
                 )
-            lines.append(f"| **{label}** | all {len(same)} | {' | '.join(cells)} | |")
+            lines.append(f"| **{label}** | all {len(same)} | {' | '.join(cells)} | | | |")
     return lines
 
 

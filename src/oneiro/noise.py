@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from oneiro.runtime import wide_device
+
 _GOLDEN = -7046029254386353131  # 0x9e3779b97f4a7c15
 _MIX_1 = -4658895280553007687  # 0xbf58476d1ce4e5b9
 _MIX_2 = -7723592293110705685  # 0x94d049bb133111eb
@@ -22,9 +24,10 @@ def uniform(key: Tensor, counter: Tensor | int, n: int) -> Tensor:
 
 def normal(key: Tensor, counter: Tensor | int, n: int) -> Tensor:
     """Standard normal float32 [B, n] (Box-Muller), from 2n of the numbers `uniform` gives for this counter."""
-    radius, angle = _bits(key, counter, 2 * n).chunk(2, -1)
-    radius = (-2 * torch.log((radius + 1).double() * 2.0**-24)).sqrt()  # of (0, 1], so that the log is finite
-    return (radius * torch.cos(angle.double() * (2 * math.pi * 2.0**-24))).float()
+    bits = _bits(key, counter, 2 * n).to(wide_device(key.device), torch.float64)
+    radius, angle = bits.chunk(2, -1)
+    radius = (-2 * torch.log((radius + 1) * 2.0**-24)).sqrt()  # of (0, 1], so that the log is finite
+    return (radius * torch.cos(angle * (2 * math.pi * 2.0**-24))).to(key.device, torch.float32)
 
 
 def _bits(key: Tensor, counter: Tensor | int, n: int) -> Tensor:

@@ -86,10 +86,22 @@ def start(config: RuntimeConfig | None = None) -> Report:
     _report = Report(
         device=device,
         threads=torch.get_num_threads(),
-        compute_dtype=torch.bfloat16 if levers["bfloat16"] == "on" else torch.float32,
+        compute_dtype=chosen_dtype(config),
         levers=levers,
     )
     return _report
+
+
+def chosen_dtype(config: RuntimeConfig | None = None) -> torch.dtype:
+    """What `start` takes for "auto"; nothing is applied."""
+    config = with_switches(config or RuntimeConfig(), os.environ.get(LEVERS_VARIABLE, ""))
+    is_fast = config.bfloat16 and _bfloat16(pick_device(config.device)) == "on"
+    return torch.bfloat16 if is_fast else torch.float32
+
+
+def wide_device(device: torch.device) -> torch.device:
+    """Where float64 is computed for tensors of `device`: there, but on the CPU for Apple's GPUs, which lack it."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def report() -> Report | None:

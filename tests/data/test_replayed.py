@@ -34,6 +34,26 @@ def test_new_items_are_served_once_in_the_official_order(tmp_path):
     assert drawn == {(0, row) for row in range(16)}
 
 
+def test_new_items_say_where_episodes_begin_and_end(tmp_path):
+    """As recorded, but row 0 of an item is context: the code calls it first, whether it is or not."""
+    replay = Replay(tmp_path, streams=1)
+    sampler = Replayed(size=1, length=4).build(replay, seed=0)
+    for t in range(20):
+        row = {"obs/vector": np.full((1, 1), t, np.float32), "action": np.zeros((1, 1), np.float32)}
+        row["reward"] = np.zeros(1, np.float32)
+        first, last = np.array([t in (0, 7)]), np.array([t in (6, 19)])
+        replay.append(row, first, np.zeros(1, np.bool_), last)
+    for sample in VECTORS["replay_online"]["online_samples"]:
+        ((stream, row),) = sampler.draw().tolist()
+        rows = replay.read(replay.locate(np.array([[stream, row]]), 6 if row < 15 else 5))
+        first = rows.is_first[0].tolist()
+        assert rows.obs["vector"][0, :5, 0].tolist() == sample["t"]
+        assert first[1:5] == sample["is_first"][1:]
+        assert sample["is_first"][0]
+        assert first[0] == (sample["t"][0] == 7)
+        assert first[1:6] == sample["is_last"][: len(first) - 1]
+
+
 def test_new_items_of_all_streams_come_first(tmp_path):
     replay = Replay(tmp_path, streams=3)
     sampler = Replayed(size=2, length=9).build(replay, seed=0)

@@ -1,5 +1,9 @@
 """Aggregates against the figures of the publications and of rliable."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -132,6 +136,42 @@ def test_one_run_has_no_interval():
     assert np.isnan(found.mean.low)
     assert found.to_json()["mean"] == {"value": 1.25, "low": None, "high": None}
     assert str(found.mean) == "1.250"
+
+
+RECORDED = json.loads((Path(__file__).parents[1] / "vectors" / "atari100k_scores.json").read_text())
+RENAMED = {"DrQ(eps)": "DrQ-eps", "MuZero(100k)": "MuZero"}
+
+
+def by_game(values):
+    """{name of the game here: value}."""
+    return {re.sub(r"(?<!^)(?=[A-Z])", "_", game).lower(): value for game, value in values.items()}
+
+
+def test_shipped_scores_are_the_recorded_ones():
+    assert by_game(RECORDED["random"]) == ATARI.random
+    assert by_game(RECORDED["human"]) == ATARI.human
+    assert list(by_game(dict.fromkeys(RECORDED["games"]))) == ATARI.tasks
+    with_scores = {name for name, method in RECORDED["methods"].items() if "per_game" in method}
+    assert {RENAMED.get(name, name) for name in with_scores} == set(ATARI.methods)
+
+
+@pytest.mark.parametrize("name", [name for name, m in RECORDED["methods"].items() if "per_game" in m])
+def test_shipped_methods_are_the_recorded_ones(name):
+    recorded, method = RECORDED["methods"][name], ATARI.methods[RENAMED.get(name, name)]
+    assert method.source == recorded["source"]
+    assert method.status == recorded["status"]
+    assert method.runs == by_game(recorded.get("runs", {}))
+    for game, score in by_game(recorded["per_game"]).items():
+        assert method.mean(game) == pytest.approx(score, abs=0.06, rel=1e-5)  # means are rounded
+    assert method.published == recorded.get("published_aggregates", {})
+    computed, found = recorded["computed_aggregates"], aggregate_means(means(method.name))
+    assert found.mean.value == pytest.approx(computed["mean"], abs=1e-4)
+    assert found.median.value == pytest.approx(computed["median"], abs=1e-4)
+    assert found.superhuman == computed["superhuman_games"]
+    if method.runs:
+        found = aggregate(runs(method.name), draws=2)
+        assert found.iqm.value == pytest.approx(computed["iqm"], abs=1e-4)
+        assert found.optimality_gap.value == pytest.approx(computed["optimality_gap"], abs=1e-4)
 
 
 @pytest.mark.parametrize("bad", [{}, {"a": []}, {"a": [1.0, float("nan")]}])

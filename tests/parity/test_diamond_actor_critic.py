@@ -28,6 +28,7 @@ def close(found: Tensor, expected: object, tolerance: float = 2e-6) -> None:
 def test_tiny_actor_critic() -> None:
     case = VECTORS["tiny_actor_critic"]
     shape = case["config"]
+    assert all(shape["down"])  # ours always halves
     config = RecurrentActorCriticConfig(
         channels=tuple(shape["channels"]), hidden_dim=shape["lstm_dim"], compute_dtype="float32"
     )
@@ -48,6 +49,7 @@ def test_tiny_actor_critic() -> None:
 def test_lambda_returns(lam: float, name: str) -> None:
     """The vector has truncations inside, which our dreams have not: they are its `is_last` rows."""
     case = VECTORS["lambda_returns"]
+    assert lam in (case["lambda"], 0.0)
     reward, end, cut, value = (
         torch.tensor(case[k]).float() for k in ("rew", "end", "trunc", "val_bootstrap")
     )

@@ -30,6 +30,7 @@ def close(found: Tensor, expected: Any, tolerance: float = 1e-6) -> None:
 @pytest.mark.parametrize("offset", [0.0, 0.1, 0.3])
 def test_preconditioners(offset: float) -> None:
     expected = VECTORS[f"preconditioners_offset_{offset}"]
+    assert expected["sigma_offset_noise"] == offset
     scales = precondition(torch.tensor(expected["sigma"]), expected["sigma_data"], offset)
     for name in ("c_in", "c_out", "c_skip", "c_noise"):
         close(getattr(scales, name), expected[name], 2e-6)
@@ -119,9 +120,10 @@ def test_the_samplers_of_edm_differ_where_they_should() -> None:
 
 def test_tiny_denoiser_loss() -> None:
     """Both self-fed steps: F of each, and the loss, from the released state dict and the recorded draws."""
-    data = dict(np.load(FOLDER / "diamond_tiny_denoiser.npz"))
-    config = DenoiserConfig(context=2, channels=(8, 8), blocks=1, cond_dim=8)
-    denoiser = Denoiser(config, 3, ActionCodec(4), dtype="float32")
+    case = VECTORS["tiny_denoiser_npz"]
+    data, config = dict(np.load(FOLDER / case["file"])), official_config(case["config"])
+    colours, actions = case["config"]["img_channels"], case["config"]["num_actions"]
+    denoiser = Denoiser(config, colours, ActionCodec(actions), dtype="float32")
     weights = [torch.tensor(x) for name, x in data.items() if name.startswith("sd/")]
     own = denoiser.state_dict()
     assert [w.shape for w in weights] == [x.shape for x in own.values()]  # the same order
@@ -138,7 +140,22 @@ def test_tiny_denoiser_loss() -> None:
     loss = denoiser.loss(from_levels(torch.tensor(data["obs"])), arrived, everything, ~everything)
     close(answers[0], data["F0"], 1e-5)
     close(answers[1], data["F1"], 1e-5)
-    assert loss.item() == pytest.approx(VECTORS["tiny_denoiser_npz"]["loss"], rel=1e-5)
+    assert loss.item() == pytest.approx(case["loss"], rel=1e-5)
+
+
+def official_config(values: dict) -> DenoiserConfig:
+    """Ours, from the names of the released code."""
+    (blocks,) = set(values["depths"])
+    return DenoiserConfig(
+        context=values["num_steps_conditioning"],
+        channels=tuple(values["channels"]),
+        blocks=blocks,
+        attention=tuple(stage for stage, attends in enumerate(values["attn_depths"]) if attends),
+        cond_dim=values["cond_channels"],
+        sigma_data=values["sigma_data"],
+        offset_noise=values["sigma_offset_noise"],
+        law=NoiseLaw(mean=values["P_mean"], std=values["P_std"]),
+    )
 
 
 def test_multi_hot_actions_are_sums_of_rows() -> None:

@@ -154,7 +154,16 @@ def test_value_loss_on_recorded_rows():
         terminated=ends,
         mask=torch.ones(2, 4, dtype=torch.bool),
     )
-    loss = tabled().replay_loss(FEATURE, batch, torch.tensor(vector["boot"]))
+    behaviour, aimed_at = tabled(), []
+    value_loss = behaviour._value_loss
+
+    def noting(log_p: Tensor, target: Tensor, feature: Tensor) -> Tensor:
+        aimed_at.append(target)
+        return value_loss(log_p, target, feature)
+
+    behaviour._value_loss = noting  # type: ignore[method-assign]
+    loss = behaviour.replay_loss(FEATURE, batch, torch.tensor(vector["boot"]))
+    close(aimed_at[0], vector["ret"], 1e-5)
     close(loss, torch.tensor(vector["loss"]).mean(), 1e-5)
 
 

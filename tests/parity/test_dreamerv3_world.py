@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from oneiro.nets import cnn, onehot
 from oneiro.nets.block_rssm import BlockRSSM
+from oneiro.nets.layer_norm import norm_silu
 from oneiro.nets.layers import MLP, BlockLinear, RMSNorm
 from oneiro.nets.observations import Modalities, ObsEncoder
 from oneiro.spaces import ActionCodec, Spaces
@@ -29,7 +30,7 @@ def wave(*shape: int, amp: float = 1.0, step: float, shift: float) -> Tensor:
 
 
 def fill(case: str, modules: dict[str, nn.Module], shapes: dict[str, list[int]] | None = None) -> None:
-    """Fill by the rule `param_fill`; `modules` by the official name without "kernel", "bias" or "scale"."""
+    """Fill by the rule `param_fill`; `modules` by the official name without its last word."""
     shapes = VECTORS[case]["params"] | (shapes or {})
     for i, name in enumerate(sorted(shapes)):
         path, leaf = name.rsplit("/", 1)
@@ -39,18 +40,19 @@ def fill(case: str, modules: dict[str, nn.Module], shapes: dict[str, list[int]] 
         if leaf == "kernel":
             order = {2: (1, 0), 3: (0, 2, 1), 4: (3, 2, 0, 1)}[value.ndim]
             value = value.permute(order)  # in, out -> out, in
-        target = modules[path].get_parameter("bias" if leaf == "bias" else "weight")
+        target = modules[path].get_parameter("bias" if leaf in ("bias", "shift") else "weight")
         assert target.shape == value.shape, name
         target.data.copy_(value)
 
 
 def test_norm_and_block_linear() -> None:
     expected = VECTORS["norm_blocklinear"]
-    norm, block = RMSNorm(8), BlockLinear(8, 12, 4)
-    fill("norm_blocklinear", {"n": norm, "b": block})
+    norm, block, layer = RMSNorm(8), BlockLinear(8, 12, 4), nn.LayerNorm(8, 1e-4)
+    fill("norm_blocklinear", {"n": norm, "b": block, "l": layer})
     x = wave(2, 8, step=0.5, shift=0.3)
     close(norm(x), expected["rms"])
     close(block(x), expected["blocklinear"])
+    close(norm_silu(x, layer), nn.functional.silu(torch.tensor(expected["layer"])))
 
 
 def test_image_encoder() -> None:

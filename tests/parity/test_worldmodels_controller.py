@@ -63,11 +63,24 @@ def test_cost_told_to_cma_has_the_released_sign():
     assert np.allclose(found, vector["cost_given_to_cma"], atol=1e-5)
 
 
-@pytest.mark.parametrize("dim", [867, 1088])
-def test_cma_constants(dim: int):
-    expected = VECTORS["cma_es_constants"]["by_dimension"][str(dim)]
-    strategy = Evolution(CMA(population=64, sigma=0.1), torch.zeros(dim)).strategy
-    assert strategy.sp.weights.mu == expected["mu"]
-    assert strategy.sp.weights.mueff == pytest.approx(expected["mueff"], abs=1e-4)
-    assert strategy.sp.cc == pytest.approx(expected["cc"], rel=1e-5)
-    assert np.allclose(strategy.sp.weights[:3], expected["weights_first3"], atol=1e-5)
+CONSTANTS = VECTORS["cma_es_constants"]["by_dimension"]
+
+
+@pytest.mark.parametrize("dim", CONSTANTS)
+def test_cma_constants(dim: str):
+    """Seven digits are recorded. The rule of the step size is another one in few dimensions."""
+    expected = CONSTANTS[dim]
+    strategy = Evolution(CMA(population=64, sigma=0.1), torch.zeros(int(dim))).strategy
+    weights = np.array(strategy.sp.weights)
+    found = {
+        "mu": strategy.sp.weights.mu,
+        "mueff": strategy.sp.weights.mueff,
+        **{name: getattr(strategy.sp, name) for name in ("cc", "c1", "cmu", "c1_sep")},
+        "weights_pos_sum": weights[weights > 0].sum(),
+        "weights_neg_sum": weights[weights < 0].sum(),
+        "weights_first3": list(weights[:3]),
+    }
+    assert found.keys() | {"step_size_rule"} == expected.keys()
+    for name, value in found.items():
+        assert value == pytest.approx(expected[name], rel=1e-6), name
+    assert type(strategy.adapt_sigma).__name__ == expected["step_size_rule"]

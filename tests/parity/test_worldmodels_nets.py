@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from oneiro.nets.conv_vae import ConvVAE, kl_divergence
+from oneiro.envs.image import shrink
+from oneiro.nets.conv_vae import ConvVAE, kl_divergence, vae_loss
 from oneiro.nets.lstm import LSTM, sequence_reference
 from oneiro.nets.mdn import mdn_nll, mdn_sample, mdn_split, restart_loss
 
@@ -57,6 +59,10 @@ def test_vae_matches_the_released_graph():
     kl = kl_divergence(mu, logvar).clamp_min(0.5 * 32).mean().item()
     assert error == pytest.approx(expected["r_loss"], rel=1e-5)
     assert kl == pytest.approx(expected["kl_loss_after_max"], abs=1e-4)
+    with torch.no_grad():  # the noise that draws the z of the vector
+        error, kl = vae_loss(vae, image, 0.5 * 32, (z - mu) / (0.5 * logvar).exp())
+    assert error.mean().item() == pytest.approx(expected["r_loss"], rel=1e-5)
+    assert (error + kl).mean().item() == pytest.approx(expected["loss"], rel=1e-5)
 
 
 def test_published_parameter_counts():
@@ -118,3 +124,21 @@ def test_temperature_sampling(temperature: str):
     uniform, normal = torch.tensor([vector["uniform"]]), torch.tensor([vector["normal"]])
     z = mdn_sample(params, float(temperature), uniform, normal)
     close(z[0], vector["cases"][temperature]["z_next"], 1e-5)
+    # Means that number the components, and no noise: what is drawn is the component.
+    params.view(4, 3, 5)[:, 1] = torch.arange(5.0)
+    index = mdn_sample(params, float(temperature), uniform, torch.zeros(1, 4))
+    assert index[0].tolist() == vector["cases"][temperature]["index"]
+    draws = 100_000  # evenly spaced uniforms: each component is drawn as often as it is probable
+    even = ((torch.arange(draws) + 0.5) / draws)[:, None].expand(-1, 4).contiguous()
+    index = mdn_sample(params.expand(draws, -1), float(temperature), even, torch.zeros(draws, 4))
+    share = nn.functional.one_hot(index.long(), 5).double().mean(0)
+    close(share, vector["cases"][temperature]["probs"], 2e-5)
+
+
+def test_frames_are_stored_as_they_are():
+    """A deviation, pinned: the code's (1 - x) * 255 on bytes stores x - 1 modulo 256."""
+    vector = VECTORS["frame_post"]
+    resized, stored = (np.array(vector[name], np.uint8) for name in ("resized_uint8", "stored_uint8"))
+    assert np.array_equal(resized - np.uint8(1), stored)
+    frame = np.resize(resized, (64, 64, 3))
+    assert np.array_equal(shrink(frame, 64), frame.transpose(2, 0, 1))

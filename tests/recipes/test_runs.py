@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from oneiro.data.samplers import Streams
 from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError
 from oneiro.evaluation.stage import load_scores
 from oneiro.recipes import find
+from oneiro.recipes.vmc import MEMORY_ROWS
 from oneiro.training.log import read_metrics
 from oneiro.training.progress import Progress
 from oneiro.training.recipe import Recipe, restore, to_json, tweak
@@ -89,6 +91,36 @@ def test_a_stopped_run_has_the_metrics_of_an_uninterrupted_one(
     launch(toy, path)
     assert timeless(path) == timeless(whole)
     for name, scores in load_scores(whole).items():
+        assert load_scores(path)[name].score == scores.score
+
+
+@pytest.fixture(scope="module")
+def streaming(toy: Recipe) -> Recipe:
+    """M reads joined episodes in pieces and carries its state from one to the next, as the recipe of the paper."""
+    memory = dataclasses.replace(
+        toy.schedule.memory, batch=Streams(size=2, length=8, fields=MEMORY_ROWS), log_every=1
+    )
+    return dataclasses.replace(toy, schedule=dataclasses.replace(toy.schedule, memory=memory))
+
+
+@pytest.fixture(scope="module")
+def whole_stream(streaming: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "run"
+    launch(streaming, path)
+    return path
+
+
+@pytest.mark.parametrize("looks", [51, 55, 61])
+def test_a_run_stopped_in_a_stream_goes_on_with_the_state_it_carried(
+    streaming: Recipe, whole_stream: Path, tmp_path: Path, looks: int
+):
+    path = tmp_path / "run"
+    with pytest.raises(Stopped):
+        launch(streaming, path, StopAfter(looks))
+    assert timeless(path)[-1]["stage"] == "memory"
+    launch(streaming, path)
+    assert timeless(path) == timeless(whole_stream)
+    for name, scores in load_scores(whole_stream).items():
         assert load_scores(path)[name].score == scores.score
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from oneiro import noise
 from oneiro.behaviour import Behaviour
 from oneiro.behaviours.linear import squash_car
+from oneiro.runtime import wide_device
 from oneiro.spaces import Spaces
 from oneiro.types import Decision, State
 from oneiro.world import WorldModel
@@ -174,6 +175,7 @@ class RandomLinearPolicy(Behaviour):
         """Bias [B, A] and W [B, Z, A] of each episode."""
         a, z = self.action_dim, self.config.z_dim
         drawn = noise.uniform(key, EPISODE, 1 + a + z * a)
-        cauchy = torch.tan(math.pi * (drawn[:, 1:].double() - 0.5)).float()
+        wide = drawn[:, 1:].to(wide_device(key.device), torch.float64)
+        cauchy = torch.tan(math.pi * (wide - 0.5)).to(drawn)
         scaled = cauchy * drawn[:, :1] * self.config.scale
         return scaled[:, :a], scaled[:, a:].reshape(-1, z, a)

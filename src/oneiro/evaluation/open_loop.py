@@ -21,6 +21,7 @@ from oneiro.data.episodes import Episode
 from oneiro.dreaming import imagine
 from oneiro.errors import OneiroError, Undecodable
 from oneiro.evaluation.seeding import evaluating, renumber
+from oneiro.runtime import wide_device
 from oneiro.spaces import to_float, to_uint8
 from oneiro.types import Carry, State, TimeStep
 from oneiro.world import WorldModel
@@ -159,7 +160,9 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
     are differences of nearly equal numbers), a few pictures at a time.
     """
     pairs = zip(*(x.reshape(-1, *x.shape[-3:]).split(SSIM_PICTURES) for x in (image, truth)), strict=True)
-    return torch.cat([_ssim(x.double(), y.double()) for x, y in pairs]).float().reshape(image.shape[:-3])
+    home = wide_device(image.device)
+    parts = [_ssim(*(x.to(home, torch.float64) for x in pair)) for pair in pairs]
+    return torch.cat(parts).to(image.device, torch.float32).reshape(image.shape[:-3])
 
 
 def _ssim(x: Tensor, y: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from oneiro.runtime import wide_device
+
 
 @dataclass(frozen=True, kw_only=True)
 class DDPM:
@@ -35,10 +37,9 @@ class DDPM:
 
     def kept(self, t: Tensor) -> Tensor:
         """abar_t, the share of the picture's variance left at levels t (int64 [..], 0 .. T - 1), float32."""
-        betas = torch.linspace(
-            self.beta_first, self.beta_last, self.levels, dtype=torch.float64, device=t.device
-        )
-        return (1 - betas).cumprod(0)[t].float()
+        ends, home = (self.beta_first, self.beta_last), wide_device(t.device)
+        betas = torch.linspace(*ends, self.levels, dtype=torch.float64, device=home)
+        return (1 - betas).cumprod(0).to(t.device, torch.float32)[t]
 
     def told(self, t: Tensor) -> Tensor:
         """What the network is told about level t."""
