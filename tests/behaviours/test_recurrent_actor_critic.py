@@ -15,12 +15,10 @@ from oneiro.testing import random_rows
 from oneiro.training.run import build_agent
 from oneiro.types import TimeStep
 
-SCALES = {"value_scale": 0.5, "entropy_scale": 0.1}
-
 
 def test_a_descent_by_hand() -> None:
     """The first action, of probability 3/4, was better than the critic thought; the second, of 1/2, was worse."""
-    config = RecurrentActorCriticConfig(channels=(8,), hidden_dim=8, **SCALES)
+    config = RecurrentActorCriticConfig(channels=(8,), hidden_dim=8, value_scale=0.5, entropy_scale=0.1)
     behaviour = config.build(Spaces({"image": (3, 4, 4)}, ActionCodec(2)), 0)
     logits = torch.tensor([[[math.log(3), 0.0], [0.0, 0.0]]], requires_grad=True)
     value = torch.tensor([[1.0, 2.0]], requires_grad=True)
