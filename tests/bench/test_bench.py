@@ -14,6 +14,7 @@ from oneiro.bench.work import count as count_flop
 from oneiro.doctor import examine
 from oneiro.errors import OneiroError
 from oneiro.nets.conv_vae import ConvVAE
+from oneiro.nets.edm import from_levels, quantise
 from oneiro.recipes import find
 from oneiro.spaces import ActionCodec, Spaces
 from oneiro.training.run import build_agent
@@ -148,6 +149,40 @@ def test_bench_of_diamond_against_naive():
     assert [record["name"] for record in only] == ["play"]
     with pytest.raises(OneiroError, match="play"):
         bench(recipe, env=False, only=("plai",))
+
+
+@pytest.mark.usefixtures("_restored_levers")
+def test_bench_of_two_stages():
+    recipe = find("diamond-video").build("smoke")
+    result = bench(recipe, env=False, seconds=0.01, rounds=1)
+    named = {record["name"]: record for record in json.loads(json.dumps(result))["records"]}
+    assert list(named) == ["denoiser update", "upsampler update", "dream", "play"]
+    assert all(record["median"] > 0 and record["gflops"] > 0 for record in named.values())
+    assert "upsampler update" in table(result)
+    with pytest.raises(OneiroError, match="leave out --against"):
+        bench(recipe, against=True, env=False)
+
+
+@pytest.mark.parametrize("rounding", ["truncate", "round"])
+def test_the_plain_diamond_rounds_alike(atari, rounding):
+    with torch.device("meta"):
+        model = naive_diamond.Denoiser(atari | {"rounding": rounding})
+    levels = torch.arange(256)
+    sigma = torch.full((256,), 0.002)
+    frame = from_levels(levels)[:, None, None, None] + 1.4 / 255  # 0.7 levels more
+    _, c_out, c_skip, _ = model.scales(sigma)
+    found = (frame - c_skip * frame) / c_out
+    expected = quantise(frame, rounding)
+    assert torch.equal(quantise(model.clean(frame, sigma, found), "round"), expected)
+
+
+def test_there_is_a_plain_form_that_rounds():
+    recipe = find("diamond-doom").build("smoke")
+    with torch.device("meta"):
+        agent = build_agent(recipe, Spaces({"image": (3, 24, 24)}, ActionCodec(4)))
+    found = diamond.rival(recipe, agent, recipe.schedule.epochs)
+    assert found is not None
+    assert found.shapes["rounding"] == "round"
 
 
 def test_no_plain_form_of_other_objectives():

@@ -9,8 +9,10 @@ from calling import TOY, oneiro
 from safetensors.torch import load_file
 
 import oneiro as library
+from oneiro.errors import OneiroError
 from oneiro.recipes import find
 from oneiro.recipes.diamond_weights import PREFIXES
+from oneiro.recipes.imported import import_exported
 from oneiro.recipes.saved import open_run
 from oneiro.training.recipe import tweak
 from oneiro.training.run import build_agent
@@ -60,6 +62,18 @@ def test_an_exported_folder_acts_and_comes_back_as_a_run(
     again = oneiro("import", exported, "--run", tmp_path / "run", "--recipe", TOY)
     again.is_error("is not empty", "--run")
     oneiro("export", trained, exported, "--recipe", TOY).is_error("is not empty")
+
+
+def test_an_import_that_fails_leaves_nothing(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OneiroError("the game has crashed")
+
+    monkeypatch.setattr("oneiro.recipes.imported.play", fails)
+    with pytest.raises(OneiroError, match="crashed"):
+        import_exported(exported, tmp_path / "run", "test", episodes=1, recipe=TOY)
+    assert not (tmp_path / "run").exists()
 
 
 def test_code_of_others_is_not_run(exported: Path, tmp_path: Path) -> None:
@@ -116,7 +130,9 @@ def test_weights_that_cannot_be_are_refused(released: Path, tmp_path: Path) -> N
         "4 actions", "pong has 6", "--game"
     )
     oneiro("import", "diamond", released, "--game", "breakout", "--run", tmp_path / "run").is_error(
-        "tensors, our"
+        "denoiser.layer.0 is 1x64, our world.denoiser.net.noise.weight 1x128",
+        "actor_critic has",
+        "has no counterpart",
     )
     cut = tmp_path / "cut.pt"
     cut.write_bytes(released.read_bytes()[:1000])

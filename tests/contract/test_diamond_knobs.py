@@ -11,7 +11,7 @@ from oneiro.nets.ddpm import DDPM
 from oneiro.nets.edm import EDMSampler
 from oneiro.spaces import ActionCodec, Spaces
 from oneiro.worlds.diamond import DiamondConfig
-from oneiro.worlds.diamond_csgo import TwoStageConfig
+from oneiro.worlds.diamond_csgo import FINE, FINE_UPSAMPLER, TwoStageConfig
 from oneiro.worlds.diamond_denoiser import DenoiserConfig
 from oneiro.worlds.diamond_reward import RewardConfig
 
@@ -63,7 +63,39 @@ def test_both_stages_have_a_knob() -> None:
     for layer in few.parameters():
         torch.nn.init.normal_(layer, std=0.2)
     more.load_state_dict(few.state_dict())
-    assert [knob.name for knob in few.knobs()] == ["steps", "upsampler_steps"]
+    assert [knob.name for knob in few.knobs()] == ["steps", "upsampler_steps", "fine"]
     expected = dreamed(more, more.step)
     assert torch.equal(dreamed(few, few.turned({"steps": 2.0, "upsampler_steps": 3.0})), expected)
     assert not torch.equal(dreamed(few, few.turned({"steps": 2.0})), expected)
+
+
+def test_a_run_that_samples_fast_can_sample_as_the_code_does_for_looks() -> None:
+    spaces = Spaces({"image": (3, 16, 24)}, ActionCodec(3))
+    fast = two_stages(1, 1).build(spaces).eval()
+    for layer in fast.parameters():
+        torch.nn.init.normal_(layer, std=0.2)
+
+    def configured(large: EDMSampler) -> torch.Tensor:
+        config = two_stages(1, 1)
+        fine = replace(
+            config,
+            denoiser=replace(config.denoiser, sampler=FINE),
+            upsampler=replace(config.upsampler, sampler=large),
+        ).build(spaces)
+        fine.load_state_dict(fast.state_dict())
+        return dreamed(fine, fine.eval().step)
+
+    assert torch.equal(dreamed(fast, fast.turned({"fine": 1.0})), configured(FINE_UPSAMPLER))
+    few = fast.turned({"fine": 1.0, "upsampler_steps": 2.0})
+    assert torch.equal(dreamed(fast, few), configured(replace(FINE_UPSAMPLER, steps=2)))
+    assert torch.equal(dreamed(fast, fast.turned({"fine": 0.0})), dreamed(fast, fast.step))
+    assert not torch.equal(dreamed(fast, few), dreamed(fast, fast.step))
+
+
+def test_another_objective_has_no_sampler_to_choose() -> None:
+    config = two_stages(1, 1)
+    config = replace(config, denoiser=replace(config.denoiser, objective="ddpm"))
+    world = config.build(Spaces({"image": (3, 16, 24)}, ActionCodec(3)))
+    assert [knob.name for knob in world.knobs()] == ["steps", "upsampler_steps"]
+    with pytest.raises(ValueError, match=r"context_sigma 0\.1 has no effect with the objective ddpm"):
+        replace(SMALL, objective="ddpm", tells_context_noise=True, context_sigma=0.1)

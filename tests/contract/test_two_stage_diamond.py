@@ -1,5 +1,6 @@
 """Two-stage DIAMOND at a tiny size keeps the contract and draws what its two stages are given."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from oneiro import tree
 from oneiro.errors import OneiroError
-from oneiro.nets.edm import EDMSampler
+from oneiro.nets.edm import EDMSampler, NoiseLaw, from_levels
 from oneiro.spaces import ActionCodec, Spaces
 from oneiro.testing import check_world, random_rows, require
 from oneiro.worlds.diamond_csgo import FINE_UPSAMPLER, TwoStageConfig
@@ -81,3 +82,58 @@ def test_noise_on_past_frames_accumulates() -> None:
 def test_an_image_that_does_not_divide_is_refused() -> None:
     with pytest.raises(OneiroError, match="resize it to 9 x 12"):
         replace(TINY, factor=3).build(SPACES)
+
+
+def test_what_the_upsampler_is_trained_on() -> None:
+    """For each target the clean frame before it, or the network's own, and the same frame drawn small and enlarged."""
+    config = replace(TINY, upsampler=replace(TINY.upsampler, context=2))
+    world = config.build(SPACES)
+    batch = random_rows(SPACES)(2, 4, 0)
+    seen: list[torch.Tensor] = []
+    look = world.upsampler.net.look
+    world.upsampler.net.look = lambda context: (seen.append(context), look(context))[1]  # type: ignore
+    world.losses(batch, ("upsampler",))
+    frames = from_levels(batch.obs["image"])
+    guide = world.enlarge(from_levels(world.shrink(batch.obs["image"])))
+    assert len(seen) == 2
+    for t, context in zip((2, 3), seen, strict=True):
+        past, guided = (context * config.upsampler.sigma_data).split((6, 3), 1)
+        torch.testing.assert_close(guided, guide[:, t])
+        torch.testing.assert_close(past[:, :3], frames[:, t - 2])
+        assert torch.allclose(past[:, 3:], frames[:, t - 1]) == (t == 2)  # then it is self-fed
+
+
+def test_noise_on_past_frames_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offset noise of each channel, sigma of each row from the law, and its logarithm / 4 is told."""
+    config = replace(SMALL, noises_context=True, offset_noise=0.1, law=NoiseLaw(mean=-1.2))
+    denoiser = replace(TINY, denoiser=config).build(SPACES).denoiser
+    context, drawn = torch.rand(2, 9, 4, 6), denoiser.draw(torch.empty(2, 9, 4, 6))
+    monkeypatch.setattr(denoiser, "draw", lambda _: drawn)
+    torch.manual_seed(5)
+    found, told = denoiser._noised_context(context)
+    torch.manual_seed(5)
+    sigma = (torch.randn(2) * 1.2 - 1.2).exp()
+    noise = 0.1 * drawn.offset + sigma[:, None, None, None] * drawn.noise
+    torch.testing.assert_close(found, context + noise)
+    torch.testing.assert_close(told, sigma.log() / 4)
+    plain = replace(TINY, denoiser=SMALL).build(SPACES).denoiser
+    assert plain._noised_context(context)[0] is context
+
+
+def test_the_noisy_past_is_what_the_network_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = TINY.build(SPACES)
+    denoiser, seen = world.denoiser, {}
+    monkeypatch.setattr(denoiser, "_noised_context", lambda past: (past + 3, torch.full((2,), 7.0)))
+    for name in ("look", "condition"):
+        own = getattr(denoiser.net, name)
+
+        def spy(*given: torch.Tensor, name: str = name, own: Callable = own) -> object:
+            seen[name] = given
+            return own(*given)
+
+        monkeypatch.setattr(denoiser.net, name, spy)
+    batch = random_rows(SPACES)(2, 4, 0)
+    world.losses(batch, ("denoiser",))
+    past = from_levels(world.shrink(batch.obs["image"][:, :3])).flatten(1, 2)
+    torch.testing.assert_close(seen["look"][0] * SMALL.sigma_data, past + 3)
+    assert seen["condition"][2].tolist() == [7.0, 7.0]

@@ -1,14 +1,17 @@
 """Video with actions becomes episodes, and what is wrong with it is said."""
 
 import json
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from oneiro.data.episodes import Episode
 from oneiro.data.store import EpisodeStore
-from oneiro.data.video import VideoFormat, export_video, import_video
+from oneiro.data.video import VideoFormat, export_video, import_video, read_frames
 from oneiro.errors import OneiroError
 from oneiro.spaces import ActionCodec
 
@@ -118,3 +121,51 @@ def test_corrupt_video(video: Path) -> None:
     video.write_bytes(b"no video")
     with pytest.raises(OneiroError, match="cannot be decoded"):
         imported(video)
+
+
+def filmed(path: Path, at: Sequence[int], size: tuple[int, int], **options: str) -> Path:
+    """A noisy picture that moves, with frames at these times (hundredths of a second)."""
+    import av
+
+    picture = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=10)
+        stream.height, stream.width = size
+        stream.pix_fmt, stream.options = "yuv420p", options
+        stream.codec_context.time_base = Fraction(1, 100)
+        for t, time in enumerate(at):
+            frame = av.VideoFrame.from_ndarray(np.roll(picture, t, 1), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_bytes_overwritten_in_mid_stream(tmp_path: Path) -> None:
+    """Of pictures in slices, as hardware encodes them, one slice may be damaged."""
+    import av
+
+    options = {"crf": "20", "x264-params": "slices=4:bframes=0"}
+    video = filmed(tmp_path / "sliced.mp4", range(0, 240, 10), (96, 128), **options)
+    whole, format = video.read_bytes(), VideoFormat(size=(96, 128), fps=10)
+    assert len(read_frames(video, format)[0]) == 24
+    with av.open(str(video)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for number, (pos, size) in enumerate(packets):
+        assert pos is not None
+        middle, damage = pos + size // 2, np.random.default_rng(number).bytes(40)
+        video.write_bytes(whole[:middle] + damage + whole[middle + 40 :])
+        with pytest.raises(OneiroError, match=r"frame \d+ (is corrupt|cannot be decoded)"):
+            read_frames(video, format)
+
+
+@pytest.mark.parametrize("first", [60, 57])
+def test_uneven_frames(tmp_path: Path, first: int) -> None:
+    """One frame is missing, or comes late and the others after it; the average rate hides it."""
+    even = filmed(tmp_path / "even.mp4", range(0, 1000, 10), (32, 48))
+    assert len(read_frames(even, FORMAT)[0]) == 100
+    video = filmed(tmp_path / "uneven.mp4", [*range(0, 50, 10), *range(first, 1000, 10)], (32, 48))
+    with pytest.raises(
+        OneiroError, match=r"frame 5 comes 0\.\d+ seconds after .*ffmpeg -i uneven.mp4 .*-r 10 new"
+    ):
+        read_frames(video, FORMAT)

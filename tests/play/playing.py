@@ -81,6 +81,16 @@ class Fast(DodgeOracle):
         return step
 
 
+class Two(Fast):
+    """With a second knob, which does nothing."""
+
+    def knobs(self) -> tuple[Knob, ...]:
+        return (*super().knobs(), Knob(name="wind", about="none", value=0, low=0, high=3, is_whole=True))
+
+    def turned(self, settings: Any) -> Step:
+        return super().turned({"moves": 1, **settings})
+
+
 def catch(world: WorldModel | None = None, name: str = "catch") -> PlayedRun:
     world, config = world or CatchOracle(), ToyConfig(id="catch")
     return PlayedRun(

@@ -1,6 +1,7 @@
 """The page in headless Chromium: keys, touch, rewinding, settings, errors; skipped where there is no Chromium."""
 
 import io
+import json
 import time
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 from chromium import BROWSER, Tab
 from PIL import Image
-from playing import Blind, Fast, catch, dodge
+from playing import Blind, Fast, Two, catch, dodge
 from served import served
 
+from oneiro.data import csgo
 from oneiro.errors import OneiroError
 from oneiro.play.doors import Doors
+from oneiro.play.keys import code, key_map
 from oneiro.play.starts import Place, Wandered
+from oneiro.recipes import find
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 FRAME = "Number(document.getElementById('frame').value)"
@@ -24,6 +28,18 @@ READY = (
     "document.getElementById('status')?.textContent === 'connected' && "
     "![undefined, 300].includes(document.querySelector('.panel canvas')?.width)"
 )
+
+# The first picture from now on is unpacked when `letGo` is called.
+HOLD = """(() => {
+  const own = window.createImageBitmap;
+  let count = 0;
+  window.createImageBitmap = async (blob) => {
+    const isFirst = !count++, bitmap = await own(blob);
+    if (isFirst) await new Promise((resolve) => { window.letGo = resolve; });
+    return bitmap;
+  };
+})()"""
+SHOWN = "document.querySelector('.panel canvas').toDataURL()"
 
 
 def test_a_person_plays(tmp_path: Path) -> None:
@@ -67,6 +83,58 @@ def test_a_person_plays(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(io.BytesIO((tmp_path / "page.png").read_bytes())).convert("RGB"))
     assert picture.shape[:2] == (900, 1280)
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+
+def test_keys_that_contradict_each_other_as_in_the_data_of_counter_strike() -> None:
+    """Of opposite keys and of weapons the one pressed later does nothing."""
+    recipe = find("diamond-video").build("csgo")
+    keys = json.dumps(key_map(recipe.env, recipe.env.spaces().action).to_json())
+    with served(catch()) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+        tab.wait(READY)
+        for held in ("", "w s", "s w", "left right", "right left up", "1 2", "2 1 w", "2 3 1", "a w d s"):
+            pressed = json.dumps([code(name) for name in held.split()])
+            found = tab.js(
+                "import('/keyboard.js').then(({ Keyboard }) => {"
+                f"const keyboard = new Keyboard({keys}, document.createElement('div'), () => {{}});"
+                f"for (const code of {pressed}) keyboard.down(code);"
+                "return keyboard.action(); })"
+            )
+            assert found == csgo.encode(held.split()).tolist(), held
+
+
+def test_a_picture_that_is_unpacked_late_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oneiro.play.pictures.RAW_BYTES", 0)
+    with served(dodge()) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+        tab.wait(READY)
+        tab.click("#past_ends")
+        start = tab.js(SHOWN)
+        tab.click("#step")
+        tab.wait(f"{LAST} === 1 && {SHOWN} !== {start!r}")
+        tab.js(HOLD)
+        before = tab.js(SHOWN)
+        tab.click("#step")
+        tab.wait(f"{LAST} === 2 && window.letGo")
+        assert tab.js(SHOWN) == before
+        tab.click("#step")
+        tab.wait(f"{LAST} === 3 && {SHOWN} !== {before!r}")
+        second = tab.js(SHOWN)
+        tab.js("letGo()")
+        assert tab.js(f"new Promise((done) => setTimeout(() => done({SHOWN}), 100))") == second
+
+
+def test_two_sliders_moved_at_once() -> None:
+    with served(dodge(Two())) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+        tab.wait(READY)
+        tab.js(
+            "(() => { const own = WebSocket.prototype.send; window.sent = [];"
+            "WebSocket.prototype.send = function (text) { sent.push(JSON.parse(text)); own.call(this, text); }; })()"
+        )
+        tab.js(
+            "(() => { for (const name of ['moves', 'wind']) { const k = document.getElementById(`knob-${name}`);"
+            "k.value = 2; k.dispatchEvent(new Event('change')); } })()"
+        )
+        tab.wait("sent.length === 2")
+        assert [message["knobs"] for message in tab.js("sent")] == [{"moves": 2}, {"moves": 2, "wind": 2}]
 
 
 def test_a_phone_a_game_that_waits_and_touch() -> None:

@@ -1,11 +1,12 @@
 """A person in a dream: start, step, rewind, branch, two dreams at once, and what is refused. Exact worlds."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from playing import LEFT, RIGHT, STAY, Blind, Fast, Gambler, catch, dodge, play, player, session
+from playing import LEFT, RIGHT, STAY, Blind, Fast, Gambler, Still, catch, dodge, play, player, session
 
 from oneiro.envs.toy import GRID, ToyConfig
 from oneiro.errors import OneiroError
@@ -13,7 +14,7 @@ from oneiro.play.history import History
 from oneiro.play.real import RealGame, Shown
 from oneiro.play.session import Session
 from oneiro.play.starts import Place
-from oneiro.testing import CatchOracle
+from oneiro.testing import CatchOracle, DodgeOracle
 from oneiro.types import TimeStep
 
 PLACE = Place(episode=3, row=2)
@@ -23,7 +24,7 @@ def test_a_dream_begins_in_the_real_frame() -> None:
     current = session()
     frame = current.start(PLACE)
     assert frame.number == 0
-    real = current.runs[0].begin(PLACE)[1]
+    real = current.runs[0].begin(current.runs[0].rows(PLACE))[1]
     assert real is not None
     assert np.array_equal(frame.lanes[0].picture, real)
     assert len({session().start().lanes[0].picture.tobytes() for _ in range(3)}) == 1, "same seed, same start"
@@ -289,9 +290,10 @@ def test_the_newest_frame_is_kept_however_large() -> None:
 
 def test_places_of_the_game_and_out_of_range() -> None:
     current = session()
-    found = [current.suggestion() for _ in range(3)]
+    found = [current.suggestion(current.find()) for _ in range(3)]
     assert len({place for place, _ in found}) == 3
-    again = session().runs[0].begin(found[0][0])[1]
+    run = session().runs[0]
+    again = run.begin(run.rows(found[0][0]))[1]
     assert np.array_equal(found[0][1], again), "a place is the same frame again"
 
 
@@ -321,3 +323,27 @@ def test_the_real_game_takes_the_same_actions_as_an_exact_dream() -> None:
         assert real.step(STAY).steps == 0, "after the end the next episode begins"
     finally:
         real.close()
+
+
+def test_agent_and_world_throw_other_dice() -> None:
+    """Both draw at random for the same frame; what one draws says nothing about what the other does."""
+    drawn: list[float] = []
+
+    class Lucky(Still):
+        def act(self, *given: Any, **options: Any) -> Any:
+            drawn.append(float(torch.rand(())))
+            return super().act(*given, **options)
+
+    class Windy(DodgeOracle):
+        def step(self, *given: Any) -> Any:
+            drawn.append(float(torch.rand(())))
+            return super().step(*given)
+
+    current = session(dodge(Windy(), behaviour=Lucky()))
+    current.change(agent=True, explore=True)
+    current.start(PLACE)
+    current.step()
+    assert drawn[0] != drawn[1]
+    current.rewind(0)
+    current.step()
+    assert drawn[2:] == drawn[:2]

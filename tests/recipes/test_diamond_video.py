@@ -14,20 +14,29 @@ from data.recordings import recordings
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from calling import oneiro
 
+from oneiro.agent import Agent
+from oneiro.behaviours.explore import HeldRandom
 from oneiro.data import csgo
 from oneiro.data.store import EpisodeStore
+from oneiro.envs.recorded import RecordedConfig
 from oneiro.errors import OneiroError
 from oneiro.play.keys import key_map
 from oneiro.play.limits import Limits
 from oneiro.play.played_run import PlayedRun
 from oneiro.play.session import Session
+from oneiro.play.starts import Wandered
 from oneiro.recipes import find
+from oneiro.recipes.dreams import dream_env
+from oneiro.recipes.exported import export
 from oneiro.recipes.saved import open_run
+from oneiro.spaces import ActionCodec
 from oneiro.training.estimate import estimate
 from oneiro.training.log import read_metrics
 from oneiro.training.recipe import tweak
 from oneiro.training.run import Stopped, Trained, build_agent
 from oneiro.training.run_folder import RunFolder
+from oneiro.worlds.diamond_csgo import TwoStageConfig
+from oneiro.worlds.diamond_denoiser import DenoiserConfig
 
 OPTIONS = ("--env.fps", "10", "--env.actions", "none", "left", "right")
 SETTINGS = {"env.fps": 10.0, "env.actions": ("none", "left", "right"), "log.tensorboard": False}
@@ -94,13 +103,49 @@ def test_a_person_plays_in_it(run: Path) -> None:
         (("ArrowRight",), "right"),
     ]
     assert played.keys.idle == (0.0,)
-    assert [knob.name for knob in played.knobs] == ["steps", "upsampler_steps"]
+    assert [knob.name for knob in played.knobs] == ["steps", "upsampler_steps", "fine"]
     assert not played.config.is_playable
     session = Session([played], Limits(), seed=0)
     session.start()
     session.change(temperature=0.5, knobs={"steps": 2.0})
     frame = session.step((1.0,))
     assert frame.lanes[0].picture.shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_whoever_receives_it_dreams_without_the_videos(run: Path, tmp_path: Path, is_imported: bool) -> None:
+    folder = tmp_path / "hub"
+    answer = oneiro("export", run, folder, "--json")
+    assert "replay/chunks/00000000.chunk" in answer.json["files"]
+    if is_imported:
+        assert oneiro("import", folder, "--run", tmp_path / "run2").code == 0
+        folder = (tmp_path / "run2").rename(tmp_path / "run3")
+    received, own = open_run(folder), open_run(run)
+    assert received.store.lengths.tolist() == [17, 11, 5, 15, 9, 19, 13, 7]
+    for k, id in enumerate(received.store.ids.tolist()):
+        piece = received.store.read(id)
+        source, row = (int(word.split()[1]) for word in piece.info["source"].split(","))
+        whole = own.store.read(source, row, row + len(piece))
+        assert np.array_equal(piece.obs["image"], whole.obs["image"]), k
+        assert np.array_equal(piece.action[1:], whole.action[1:])
+        assert not piece.action[0].any()
+    session = Session([PlayedRun.of(received)], Limits(), seed=0)
+    assert session.start().lanes[0].picture.shape == (24, 32, 3)
+    assert session.step((1.0,)).number == 1
+    env = dream_env(received, horizon=3)
+    assert env.reset(seed=0)[0].shape == (1, 3, 24, 32)
+    film = oneiro("dream", folder, "--context", 4, "--horizon", 5, "--out", tmp_path / "film.webp")
+    assert film.code == 0, film.err
+
+
+def test_what_cannot_begin_is_not_exported(videos: Path, tmp_path: Path) -> None:
+    recipe = tweak(find("diamond-video").build("smoke"), {"env.videos": str(videos), **SETTINGS})
+    record = {"recipe": "diamond-video", "size": "smoke", "values": {}}
+    with RunFolder.open(tmp_path / "run", record, "test") as folder:
+        (folder.replay / "chunks").mkdir(parents=True)
+        with pytest.raises(OneiroError, match="no episode longer than 4 rows"):
+            export(Trained(recipe, folder), tmp_path / "hub")
+    assert not (tmp_path / "hub").exists()
 
 
 def test_a_dream_from_an_empty_replay(videos: Path, tmp_path: Path) -> None:
@@ -158,6 +203,31 @@ def test_keys_of_counter_strike() -> None:
     codes = [binding.keys[0] for binding in keys.bindings]
     assert len(set(codes)) == len(codes) == 11 + 2 + 4
     assert not {"KeyP", "KeyR", "KeyG", "Comma", "Period"} & set(codes)
+
+
+def test_keys_of_counter_strike_that_contradict_each_other() -> None:
+    recipe = find("diamond-video").build("csgo")
+    keys = key_map(recipe.env, recipe.env.spaces().action)
+    expected = "W S, A D, 1 2, 1 3, 2 3, ArrowUp ArrowDown, ArrowLeft ArrowRight"
+    names = [
+        " ".join(code.removeprefix("Key").removeprefix("Digit") for code in pair) for pair in keys.excludes
+    ]
+    assert ", ".join(names) == expected
+    own = key_map(RecordedConfig(kind="switches", actions=("w", "s")), ActionCodec(2, (0.0,) * 2, (1.0,) * 2))
+    assert ("KeyW", "KeyS") not in own.excludes, "in other recordings both may be pressed"
+
+
+def test_switches_are_on_or_off() -> None:
+    config = RecordedConfig(kind="switches", actions=("w", "a", "jump"), height=8, width=12)
+    spaces = config.spaces()
+    small = DenoiserConfig(context=1, channels=(8,), blocks=1, cond_dim=8)
+    world = TwoStageConfig(factor=2, denoiser=small, upsampler=small).build(spaces)
+    agent = Agent(world, HeldRandom(hold=(1,)).build(spaces, world.feature_dim))
+    played = PlayedRun("video", agent, spaces, config, Wandered(config, spaces.action))
+    assert played.action((1.0, 0.0, 1.0)).tolist() == [[1.0, 0.0, 1.0]]
+    for wrong in (0.5, 2.0, -1.0):
+        with pytest.raises(ValueError, match="switches are 0 or 1"):
+            played.action((1.0, wrong, 0.0))
 
 
 def test_oneiro_collect_films_what_it_plays(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""What `bench` times of DIAMOND: the three updates, a dreamed step, and a frame of play."""
+"""What `bench` times of DIAMOND: the updates of its parts, a dreamed step, and a frame of play."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from oneiro import tree
 from oneiro.agent import Agent
 from oneiro.behaviours.recurrent_actor_critic import RecurrentActorCriticConfig
 from oneiro.bench.dreamer import random_rows
@@ -16,7 +17,9 @@ from oneiro.training.epochs import Epochs
 from oneiro.training.fit import Fitter
 from oneiro.training.guard import Guard
 from oneiro.training.recipe import Recipe
+from oneiro.training.schedule import Update
 from oneiro.worlds.diamond import DiamondConfig
+from oneiro.worlds.diamond_csgo import TwoStageConfig
 
 SIZES = {"world.denoiser": 32, "world.reward": 8, "behaviour": 4}
 """At most so many segments in an update: those of speed measurements of the released code, whose recipe has 32."""
@@ -48,12 +51,35 @@ def works(recipe: Recipe, agent: Agent, stage: Epochs, folder: Path) -> list[Wor
         shape = f"batch {size} x {length}" + (f", horizon {horizon}" if address == "behaviour" else "")
         name = f"{address.removeprefix('world.')} update"
         found.append(Work(name, shape, "updates/s", 1, _update(agent, fitter, index, size, length)))
-    found.append(Work("dream", f"{ROWS} rows", "steps/s", ROWS, _dream(agent, ROWS)))
-    found.append(Work("play", "1 row, with its picture", "frames/s", 1, _play(agent)))
-    for work in found[-2:]:
-        work.prepare = work.call  # the first frame also shows the real ones to the reward model
+    found += _dreams(agent)
     for work in found:
         work.naive, work.naive_amount = work.name, work.amount
+    return found
+
+
+def has_two_stages(recipe: Recipe) -> bool:
+    """Whether the recipe's world is the one that is learned from video."""
+    config = recipe.world
+    return isinstance(config, TwoStageConfig)
+
+
+def two_stage_works(agent: Agent, updates: Mapping[str, Update], folder: Path) -> list[Work]:
+    """Updates of both parts with the batches of the recipe, a dreamed step, one frame of play. No plain form."""
+    found = []
+    for part, stage in updates.items():
+        size, length = stage.batch.size, stage.batch.length
+        call = _update(agent, Fitter(stage.fit, agent, Guard(folder)), 0, size, length)
+        found.append(Work(f"{part} update", f"batch {size} x {length}", "updates/s", 1, call))
+    return found + _dreams(agent)
+
+
+def _dreams(agent: Agent) -> list[Work]:
+    found = [
+        Work("dream", f"{ROWS} rows", "steps/s", ROWS, _dream(agent, ROWS)),
+        Work("play", "1 row, with its picture", "frames/s", 1, _play(agent)),
+    ]
+    for work in found:
+        work.prepare = work.call  # the first frame also shows the real ones to the reward model
     return found
 
 
@@ -66,7 +92,6 @@ def rival(recipe: Recipe, agent: Agent, stage: Epochs) -> Rival | None:
         "offset_noise",
         "sigma_data",
         "law",
-        "rounding",
         "tells_context_noise",
         "noises_context",
     )
@@ -88,6 +113,7 @@ def rival(recipe: Recipe, agent: Agent, stage: Epochs) -> Rival | None:
         "blocks": world.denoiser.blocks,
         "cond": world.denoiser.cond_dim,
         "sigmas": sampler.sigmas,
+        "rounding": world.denoiser.rounding,
         "reward": {
             "channels": list(world.reward.channels),
             "blocks": world.reward.blocks,
@@ -128,8 +154,7 @@ def _dream(agent: Agent, rows: int) -> Callable[[], Any]:
             dreams = imagine(agent.world, agent.behaviour, carry)
         agent.eval()
         _, prediction, _ = next(dreams)
-        assert prediction.reward is not None
-        return float(prediction.reward[0])
+        return float(tree.leaves(prediction.state)[0].flatten()[0])  # waits for a GPU
 
     return step
 

@@ -84,6 +84,8 @@ def bench(
             works = dreamer.works(recipe, agent, online, folder)
         elif epochs:
             works = diamond.works(recipe, agent, epochs, folder)
+        elif diamond.has_two_stages(recipe):
+            works = diamond.two_stage_works(agent, updates, folder)
         else:
             works = _works(agent, updates, folder)
         works = _chosen(works, only)

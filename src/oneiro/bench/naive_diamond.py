@@ -108,6 +108,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, s: dict[str, Any]) -> None:
         super().__init__()
+        self.rounds = s["rounding"] == "round"
         self.n, cond, width, colours = s["context"], s["cond"], s["channels"][0], s["image"][0]
         self.register_buffer("frequency", torch.randn(1, cond // 2))
         self.action = nn.Embedding(s["actions"], cond // self.n)
@@ -138,7 +139,8 @@ class Denoiser(nn.Module):
         """The frame that F stands for, in 256 levels."""
         _, c_out, c_skip, _ = self.scales(sigma)
         frame = (c_skip * noisy + c_out * found).clamp(-1, 1)
-        return ((frame + 1) / 2 * 255).byte().float() / 255 * 2 - 1
+        level = (frame + 1) / 2 * 255
+        return (level.round() if self.rounds else level).byte().float() / 255 * 2 - 1
 
     def loss(self, frames: Tensor, action: Tensor) -> Tensor:
         """frames [N, T, C, H, W] in -1..1, action [N, T - 1]: those after the first n, self-fed."""

@@ -35,18 +35,22 @@ def export_command(arguments: Sequence[str]) -> None:
         Export, arguments, "export", "oneiro export runs/vmc-takecover-demo-0 takecover --licence mit"
     )
     folder = export(open_run(own.run, own.recipe), own.folder, own.licence)
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
     if own.json:
         print(json.dumps({"folder": str(folder), "files": files}))
         return
     print(f"exported to {folder}")
     for name, size in files.items():
-        print(f"  {name:18} {size:>14,} bytes")
+        print(f"  {name:26} {size:>14,} bytes")
 
 
 @dataclass(frozen=True)
 class Import:
-    """Make a run folder of an exported folder. `oneiro import diamond CHECKPOINT` takes DIAMOND's released weights."""
+    """Make a run folder of an exported folder. `oneiro import diamond CHECKPOINT` takes DIAMOND's released weights.
+
+    A world of recorded video, which cannot be played, brings the rows where its dreams begin along.
+    """
 
     folder: PathArgument  # what `oneiro export` wrote
     run: Path | None = None  # run folder to make; default runs/NAME-OF-THE-FOLDER

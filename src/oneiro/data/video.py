@@ -91,19 +91,23 @@ def read_frames(path: Path, format: VideoFormat) -> tuple[np.ndarray, int]:
     if not path.is_file():
         raise OneiroError(f"there is no video {path}")
     frames: list[np.ndarray] = []
-    seen = 0
+    seen, before = 0, None
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise OneiroError(f"{path} holds no video")
             stream = container.streams.video[0]
-            step = _step(path, float(stream.average_rate or 0), format)
+            stream.thread_type = "NONE"  # FFmpeg's threads let damaged slices pass, or lose the last frames
+            rate = float(stream.average_rate or 0)
+            step = _step(path, rate, format)
             for packet in container.demux(stream):
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise OneiroError(
                             f"{path}: frame {seen} is corrupt; record or convert the video again"
                         )
+                    _require_gap(path, seen, (before, frame.time), rate, format)
+                    before = frame.time
                     if seen % step == 0:
                         frames.append(_fitted(frame.to_ndarray(format="rgb24"), format))
                     seen += 1
@@ -128,6 +132,20 @@ def _step(path: Path, rate: float, format: VideoFormat) -> int:
     else:
         remedy = f"set fps to {rate:g}, or convert it: ffmpeg -i {path.name} -r {format.fps:g} new.mp4"
     raise OneiroError(f"{path} has {rate:g} frames a second, {format.fps:g} are wanted; {remedy}")
+
+
+def _require_gap(
+    path: Path, number: int, times: tuple[float | None, float | None], rate: float, format: VideoFormat
+) -> None:
+    """OneiroError if a frame does not follow the one before it by one step of the rate, within half a step."""
+    before, now = times
+    if before is None or now is None or abs((now - before) * rate - 1) <= 0.5:
+        return
+    raise OneiroError(
+        f"{path}: frame {number} comes {now - before:.3f} seconds after the one before it; {rate:g} frames a second "
+        f"are only its average. Record at a constant rate, or convert it (ffmpeg -i {path.name} -fps_mode cfr -r "
+        f"{format.fps:g} new.mp4) and give one action for each frame of the new file"
+    )
 
 
 def _fitted(picture: np.ndarray, format: VideoFormat) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from oneiro.data import csgo
 from oneiro.envs.atari import AtariConfig
 from oneiro.envs.car_racing import CarRacingConfig
 from oneiro.envs.config import EnvConfig
@@ -48,6 +49,8 @@ class KeyMap:
     is_box: bool = False
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    excludes: tuple[tuple[str, str], ...] = ()
+    """Keys that contradict each other: of those that are held, the one pressed later does nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """For the page."""
@@ -219,7 +222,10 @@ PAIRS = (
 
 
 def _switches(names: Sequence[str]) -> KeyMap:
-    """A key for each thing that can be on or off; a mouse that moved comes in bins, of which one is always on."""
+    """A key for each thing that can be on or off; a mouse that moved comes in bins, of which one is always on.
+
+    Counter-Strike's data hold no opposite keys at once, and never two weapons.
+    """
     still = {name.rpartition(" ")[0]: i for i, name in enumerate(names) if name in ("mouse x 0", "mouse y 0")}
     idle = [float(i in still.values()) for i in range(len(names))]
     named = [(i, *CSGO[name]) if name in CSGO else (i, "", name) for i, name in enumerate(names)]
@@ -236,10 +242,13 @@ def _switches(names: Sequence[str]) -> KeyMap:
             if axis in still:
                 action[still[axis]] = 0.0
             bindings.append(Binding((key,), label, tuple(action)))
+    pairs = csgo.OPPOSITES if tuple(names) == csgo.NAMES else ARROW_PAIRS
+    excludes = tuple((code(one), code(other)) for one, other in map(str.split, pairs))
     bounds = {"low": (0.0,) * len(names), "high": (1.0,) * len(names)}
-    return KeyMap(bindings=tuple(bindings), idle=tuple(idle), is_box=True, **bounds)
+    return KeyMap(bindings=tuple(bindings), idle=tuple(idle), is_box=True, excludes=excludes, **bounds)
 
 
+ARROW_PAIRS = tuple(pair for pair in csgo.OPPOSITES if set(pair.split()) <= set(csgo.ARROWS))
 CSGO = {
     **{letter: (f"Key{letter.upper()}", letter) for letter in "wasd"},
     **{number: (f"Digit{number}", number) for number in "123"},
@@ -253,6 +262,11 @@ CSGO = {
 
 Crouch is not the control key: in a browser control and W, pressed together, close the tab.
 """
+
+
+def code(name: str) -> str:
+    """The browser's name of a key that `oneiro.data.csgo` names: w, 1, space, left, ..."""
+    return CSGO[name][0] if name in CSGO else f"Arrow{name.capitalize()}"
 
 
 def _groups(codec: ActionCodec) -> KeyMap:

@@ -14,13 +14,14 @@ from oneiro.agent import Agent
 from oneiro.data.collect import seat
 from oneiro.envs.config import EnvConfig
 from oneiro.envs.dream_actions import action_space, to_world
+from oneiro.envs.recorded import RecordedConfig
 from oneiro.errors import OneiroError, Undecodable
 from oneiro.play.keys import KeyMap, key_map
 from oneiro.play.pictures import View, draw, feature_field, observed, picture_name
 from oneiro.play.starts import CONTEXT, Place, Replayed, Wandered
 from oneiro.spaces import Spaces
 from oneiro.training.run import Trained
-from oneiro.types import Carry, State
+from oneiro.types import Carry, State, TimeStep
 from oneiro.world import Step
 
 logger = logging.getLogger("oneiro")
@@ -78,13 +79,13 @@ class PlayedRun:
         world = self.agent.world
         return draw(world, state) if self.view(view) == "image" else feature_field(world.feature(state)[0])
 
-    @torch.no_grad()
-    def begin(self, place: Place, origin: "PlayedRun | None" = None) -> tuple[Carry, np.ndarray | None]:
-        """The carry [1] after the real rows that end at `place`, and the last one's picture.
+    def rows(self, place: Place, origin: "PlayedRun | None" = None) -> TimeStep:
+        """Real rows that end at `place`, of the run `origin` if there is one, as many as this world looks at."""
+        return (origin or self).starts.rows(place, self.agent.world.context or CONTEXT)
 
-        With an `origin` these are the rows of that run, which this one must be able to look at.
-        """
-        rows = (origin or self).starts.rows(place, self.agent.world.context or CONTEXT)
+    @torch.no_grad()
+    def begin(self, rows: TimeStep) -> tuple[Carry, np.ndarray | None]:
+        """The carry [1] after real rows, and the last one's picture."""
         shown = observed({k: x[0, -1].numpy() for k, x in rows.obs.items()}, self.spaces)
         rows = tree.to(rows, self.agent.world.device)
         carry = self.agent.settle(rows, rows.is_first.shape[1])  # the world looks, even if the agent is blind
@@ -112,6 +113,9 @@ class PlayedRun:
         given: Any = np.array(numbers, np.float64)
         if codec.is_discrete and not (given == given.round()).all():
             raise ValueError("choices are whole numbers")
+        is_switch = isinstance(self.config, RecordedConfig) and self.config.kind == "switches"
+        if is_switch and not np.isin(given, (0, 1)).all():
+            raise ValueError("switches are 0 or 1")
         array = given[0] if codec.is_discrete and len(codec.groups) == 1 and len(given) == 1 else given
         dtype = np.int64 if codec.is_discrete else np.float32
         return to_world(codec, self.space, np.asarray(array, dtype)[None]).to(self.agent.world.device)

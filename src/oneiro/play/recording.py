@@ -1,5 +1,6 @@
 """Frames of a session as a film: WebP and GIF by Pillow, mp4 by PyAV (extra `video`)."""
 
+import importlib.util
 import io
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,6 +16,11 @@ TARGET = 256
 """Pixels to which small pictures are enlarged, as far as whole factors go."""
 GAP = 8
 FILM_BYTES = 8_000_000
+
+
+def kinds() -> tuple[Kind, ...]:
+    """Those that can be made with what is installed."""
+    return ("webp", "gif", "mp4") if importlib.util.find_spec("av") else ("webp", "gif")
 
 
 def film(frames: Sequence[Frame], kind: Kind, fps: float) -> bytes:

@@ -20,8 +20,8 @@ from oneiro.play.messages import Change, Hello, Malformed, Message, Record, Rewi
 from oneiro.play.pictures import encode, picture_name, png
 from oneiro.play.played_run import PlayedRun
 from oneiro.play.real import RealGame
-from oneiro.play.recording import film
-from oneiro.play.session import Session
+from oneiro.play.recording import film, kinds
+from oneiro.play.session import Opening, Session
 from oneiro.play.starts import Place
 
 Result = TypeVar("Result")
@@ -76,7 +76,7 @@ class Seat:
 
     async def welcome(self) -> list[str | bytes]:
         """What the page needs to know, and the first frame."""
-        frame = await self.house.dreaming(self.session.start)
+        frame = await self._start()
         return [json.dumps(self._about()), self._pack(frame)]
 
     async def answer(self, message: Message) -> list[str | bytes]:
@@ -101,7 +101,7 @@ class Seat:
             case Rewind(number):
                 return [self._pack(session.rewind(number))]
             case Start(place):
-                frame = await dreaming(session.start, Place(*place) if place else None)
+                frame = await self._start(Place(*place) if place else None)
                 if self.real is not None:
                     frame = session.attach_real(await self.house.playing(self.real.begin))
                 return [self._pack(frame)]
@@ -111,7 +111,7 @@ class Seat:
                     await (self._begin_real() if real else self._end_real())
                 return [json.dumps(self._settings()), self._pack(session.frame)]
             case Suggest():
-                places = [await dreaming(session.suggestion) for _ in range(SUGGESTIONS)]
+                places = [await dreaming(session.suggestion, await self._find()) for _ in range(SUGGESTIONS)]
                 shown = [
                     {"episode": p.episode, "row": p.row, "png": b64encode(png(x)).decode()} for p, x in places
                 ]
@@ -120,6 +120,14 @@ class Seat:
                 return [await self._film(message)]
             case Hello():
                 raise Malformed("hello is said once")
+
+    async def _find(self, place: Place | None = None) -> Opening:
+        """In the thread of the dreams where it only reads, else where real games are waited for."""
+        thread = self.house.playing if self.session.plays_to_begin else self.house.dreaming
+        return await thread(self.session.find, place)
+
+    async def _start(self, place: Place | None = None) -> Frame:
+        return await self.house.dreaming(self.session.open, await self._find(place))
 
     async def _step(self, action: tuple[float, ...] | None) -> bytes:
         began = time.perf_counter()
@@ -177,9 +185,8 @@ class Seat:
             "keys": run.keys.to_json(),
             "knobs": [vars(knob) for knob in self.session.knobs.values()],
             "starts": run.starts.source,
-            "has_real": run.config.is_playable
-            and limits.environments > 0
-            and picture_name(run.spaces) is not None,
+            "has_real": limits.environments > 0 and _can_be_played(run),
+            "films": kinds(),
             "film_frames": limits.film_frames,
             "max_horizon": limits.horizon,
         }
@@ -223,6 +230,17 @@ class Seat:
             "place": [session.place.episode, session.place.row],
         }
         return _message(head, blobs)
+
+
+def _can_be_played(run: PlayedRun) -> bool:
+    """True if its game is installed and shows pictures."""
+    if not run.config.is_playable or picture_name(run.spaces) is None:
+        return False
+    try:
+        run.config.require()
+    except OneiroError:
+        return False
+    return True
 
 
 def _shown(picture: Any, blobs: list[bytes]) -> dict[str, Any]:

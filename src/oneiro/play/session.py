@@ -25,7 +25,7 @@ from oneiro.play.limits import Limits
 from oneiro.play.pictures import View
 from oneiro.play.played_run import PlayedRun, with_luck
 from oneiro.play.starts import Place
-from oneiro.types import Carry, Knob
+from oneiro.types import Carry, Knob, TimeStep
 
 TEMPERATURES = (0.0, 3.0)
 
@@ -47,6 +47,14 @@ class Settings:
     """A dream that branches gets other random numbers, and so does the agent in it."""
     view: View = "image"
     knobs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Where a dream is to begin: the place, and the real rows up to it as each run sees them."""
+
+    place: Place
+    rows: tuple[TimeStep, ...]
 
 
 class Session:
@@ -87,19 +95,34 @@ class Session:
 
     def start(self, place: Place | None = None) -> Frame:
         """A new dream, at `place` of the first run's replay or anywhere in it."""
+        return self.open(self.find(place))
+
+    def find(self, place: Place | None = None) -> Opening:
+        """What `start` begins with. Where there is no replay, a real game is played to get there; no world is asked."""
         first = self.runs[0]
         place = place or first.starts.draw(self._random)
+        rows = [first.rows(place)]
+        for run in self.runs[1:]:
+            is_alike = run.sees_like(first)
+            own = place if is_alike else run.starts.draw(self._random)
+            rows.append(run.rows(own, first if is_alike else None))
+        return Opening(place, tuple(rows))
+
+    @property
+    def plays_to_begin(self) -> bool:
+        """True if `find` opens a real game, which takes a while."""
+        return any(run.starts.source == "game" for run in self.runs)
+
+    def open(self, opening: Opening) -> Frame:
+        """A new dream that begins there."""
         lanes = []
-        for i, run in enumerate(self.runs):
-            if i == 0 or run.sees_like(first):
-                carry, _ = run.begin(place, origin=first)
-            else:
-                carry, _ = run.begin(run.starts.draw(self._random))
+        for run, rows in zip(self.runs, opening.rows, strict=True):
+            carry, _ = run.begin(rows)
             dice = Dice(run.agent.world.device, self._seed())
             lanes.append(self._look(run, with_luck(carry, self._seed()), dice))
         self.history.clear()
         self.history.append(Frame(number=0, lanes=tuple(lanes)))
-        self.cursor, self.place = 0, place
+        self.cursor, self.place = 0, opening.place
         return self.frame
 
     def step(self, numbers: tuple[float, ...] | None = None) -> Frame:
@@ -149,12 +172,11 @@ class Session:
         self.history.replace(frame)
         return frame
 
-    def suggestion(self) -> tuple[Place, np.ndarray]:
+    def suggestion(self, opening: Opening) -> tuple[Place, np.ndarray]:
         """A place where a dream may begin, with the real picture, or what the world makes of it."""
         run = self.runs[0]
-        place = run.starts.draw(self._random)
-        carry, shown = run.begin(place)
-        return place, run.picture(carry.state, "image") if shown is None else shown
+        carry, shown = run.begin(opening.rows[0])
+        return opening.place, run.picture(carry.state, "image") if shown is None else shown
 
     def _watch(self, frame: Frame) -> list[Any]:
         """The behaviours' memories after looking at a frame without acting."""
@@ -166,10 +188,16 @@ class Session:
 
     def _act(self, frame: Frame) -> tuple[torch.Tensor, Any]:
         run, lane = self.runs[0], frame.lanes[0]
-        with lane.dice.copy().thrown():
+        with self._dice_of_agent(lane).thrown():
             carry = tree.clone(lane.carry)
             action, carry = run.agent.act(carry, self.settings.explore)
         return run.spaces.action.from_env(run.spaces.action.to_env(action)).to(action), carry.memory
+
+    def _dice_of_agent(self, lane: LaneFrame) -> Dice:
+        """Dice for the behaviour that follow from the world's, which they leave as they are."""
+        with lane.dice.copy().thrown():
+            seed = int(torch.randint(2**31, (), device="cpu"))
+        return Dice(self.runs[0].agent.world.device, seed)
 
     def _reseeded(self, frame: Frame) -> Frame:
         """The frame with other random numbers of the worlds and the agents."""

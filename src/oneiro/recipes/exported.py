@@ -4,17 +4,23 @@ model.safetensors   every tensor of the agent
 config.json         {"format": 1, "oneiro", "licence", "recipe", "obs", "actions", "parameters", "sha256"}
 scores.json         what `oneiro evaluate --save` and the recipe's evaluation measured, by policy
 README.md           the model card
+replay/             where there is no environment to play (recorded video): a few short stretches, where dreams begin
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 import oneiro
+from oneiro.data.episode_reader import EpisodeReader
+from oneiro.data.episodes import Episode
+from oneiro.data.store import SMALLEST_RAM, EpisodeStore
 from oneiro.errors import OneiroError
 from oneiro.evaluation.episodes import Scores
 from oneiro.evaluation.stage import load_scores
@@ -29,6 +35,8 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 PORTABLE = ("recipe", "size", "values")
 """What of a run's recipe.json is taken along; the rest is about the machine it was trained on."""
+STARTS, MORE = 8, 16
+"""Stretches of a replay that are taken along, and rows of each beyond those that the world looks at."""
 
 
 def is_exported(path: Path | str) -> bool:
@@ -40,6 +48,7 @@ def export(run: Trained, folder: Path, licence: str = "unknown") -> Path:
     """Write the agent of `run` into a new or empty folder; OneiroError if something is there already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OneiroError(f"{folder} is not empty; name a new folder to export into")
+    starts = [] if run.recipe.env.is_playable else stretches(run.store, run.agent.world.context or 1)
     tensors = module_tensors(run.agent)
     scores = {name: score.to_json() for name, score in load_scores(run.folder.path).items()}
     with disk_errors("the exported run", folder / WEIGHTS, num_bytes(tensors)):
@@ -48,6 +57,10 @@ def export(run: Trained, folder: Path, licence: str = "unknown") -> Path:
         write_json(folder / "scores.json", scores)
         card = model_card(run, licence, load_scores(run.folder.path))
         (folder / "README.md").write_text(card, encoding="utf-8")
+        if starts:
+            with EpisodeStore(RunFolder(folder, {}, None).replay, ram=SMALLEST_RAM) as store:
+                for episode in starts:
+                    store.add(episode)
     config = {
         "format": FORMAT,
         "oneiro": oneiro.__version__,
@@ -61,6 +74,26 @@ def export(run: Trained, folder: Path, licence: str = "unknown") -> Path:
     }
     write_json(folder / "config.json", config)  # last: a folder without it is no export
     return folder
+
+
+def stretches(store: EpisodeReader, context: int) -> list[Episode]:
+    """At most `STARTS` pieces of stored episodes, evenly spread over all rows, as episodes of their own."""
+    places = np.maximum(store.lengths - context, 0)
+    if not places.sum():
+        raise OneiroError(
+            f"{store.folder} holds no episode longer than {context} rows, so no dream of the exported world could "
+            "begin; train the run until its videos are read"
+        )
+    found = []
+    for place in np.unique((np.arange(STARTS) + 0.5) * places.sum() / STARTS // 1).astype(int).tolist():
+        index = int(np.searchsorted(places.cumsum(), place, side="right"))
+        id, start = int(store.ids[index]), place - int(places.cumsum()[index] - places[index])
+        rows = store.read(id, start, min(store.length(id), start + context + MORE))
+        rows.action[0], rows.reward[0] = 0, 0
+        ends = bool(rows.terminated[-1])
+        info = {"source": f"episode {id}, row {start}", "truncated": not ends, "score": rows.score}
+        found.append(replace(rows, id=len(found), start=0, info=info, memo={}))
+    return found
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
@@ -144,9 +177,25 @@ def model_card(run: Trained, licence: str, scores: dict[str, Scores]) -> str:
     if not scores:
         lines.append("None was measured.")
     code = ["import oneiro", "", 'player = oneiro.load("FOLDER")', "env = player.env()"]
-    lines += ["", "## Use", "", "```python", *code, "obs, _ = env.reset(seed=0)", "player.act(obs)", "```"]
-    lines += [
-        "",
-        "`oneiro evaluate FOLDER` plays it; `oneiro import FOLDER --run RUN` makes a run folder of it.",
-    ]
+    if run.recipe.env.is_playable:
+        lines += [
+            "",
+            "## Use",
+            "",
+            "```python",
+            *code,
+            "obs, _ = env.reset(seed=0)",
+            "player.act(obs)",
+            "```",
+        ]
+        first = "`oneiro evaluate FOLDER` plays it"
+    else:
+        lines += [
+            "",
+            "## Use",
+            "",
+            "`replay` holds short stretches of the recorded video, where dreams begin.",
+        ]
+        first = "`oneiro play FOLDER` opens a page to play in it"
+    lines += ["", f"{first}; `oneiro import FOLDER --run RUN` makes a run folder of it."]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """Run folders made of weights that came from elsewhere: an exported run, or a file that DIAMOND's authors released."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from oneiro.recipes.diamond_weights import load_released, read_released
 from oneiro.recipes.exported import PORTABLE, open_exported, read_config
 from oneiro.recipes.saved import recipe_of
 from oneiro.training.checkpoint import Checkpoints
+from oneiro.training.files import disk_errors
 from oneiro.training.guard import Guard
 from oneiro.training.recipe import to_json, tweak
 from oneiro.training.run import Trained, keeps_streams
@@ -30,7 +32,8 @@ def import_exported(
     """A run folder at `path` with the agent of an exported folder."""
     record = read_config(folder)["recipe"]
     made = recipe_of(record, folder, recipe)
-    made.env.require()
+    if made.env.is_playable:
+        made.env.require()
     return _found(
         open_exported(folder, made), {key: record[key] for key in PORTABLE}, path, command, episodes
     )
@@ -74,7 +77,10 @@ def _require_actions(tensors: dict[str, torch.Tensor], run: Trained, game: str) 
 
 
 def _found(run: Trained, record: dict[str, Any], path: Path, command: str, episodes: int) -> Trained:
-    """Make the run folder: recipe, one checkpoint at the end of the schedule, and some real episodes."""
+    """Make the run folder: recipe, one checkpoint at the end of the schedule, and some real episodes.
+
+    They are played; where there is nothing to play, those that were exported are taken.
+    """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise OneiroError(f"{path} is not empty; name a new folder with --run")
     state = {
@@ -87,10 +93,17 @@ def _found(run: Trained, record: dict[str, Any], path: Path, command: str, episo
         "replay": None,
         "fitter": None,
     }
-    with RunFolder.open(path, record, command) as folder:
-        Checkpoints(folder.checkpoint).save(1, {"weights": module_tensors(run.agent)}, state)
-        if episodes:
-            _fill(run, folder, episodes)
+    try:
+        with RunFolder.open(path, record, command) as folder:
+            Checkpoints(folder.checkpoint).save(1, {"weights": module_tensors(run.agent)}, state)
+            if not run.recipe.env.is_playable and run.folder.replay.is_dir():
+                with disk_errors("the rows where dreams begin", folder.replay):
+                    shutil.copytree(run.folder.replay, folder.replay)
+            elif episodes and run.recipe.env.is_playable:
+                _fill(run, folder, episodes)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)  # half a run is none
+        raise
     return Trained.load(run.recipe, RunFolder.read(path))
 
 

@@ -14,7 +14,7 @@ Deviations: the bicubic picture is clamped to its range before it becomes uint8 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ FINE_UPSAMPLER = EDMSampler(
     steps=10, sigma_min=1.0, churn=10.0, churn_min=1.0, churn_max=5.0, churn_noise=0.9
 )
 """And for the second."""
+NO_OPTIONS: Mapping[str, Any] = {}
 
 
 def _dynamics() -> DenoiserConfig:
@@ -130,16 +131,25 @@ class TwoStageDiamond(WorldModel):
         return self._imagine(state, action, temperature)
 
     def knobs(self) -> tuple[Knob, ...]:
-        """See `WorldModel.knobs`: denoising steps of both stages."""
-        return (
-            self.config.denoiser.steps_knob(about="denoising steps of the small frame"),
-            self.config.upsampler.steps_knob("upsampler_steps", "denoising steps of the large frame"),
+        """See `WorldModel.knobs`: denoising steps of both stages, and the code's better-looking way of sampling."""
+        small, large = self.config.denoiser, self.config.upsampler
+        steps = (
+            small.steps_knob(about="denoising steps of the small frame"),
+            large.steps_knob("upsampler_steps", "denoising steps of the large frame"),
         )
+        if "ddpm" in (small.objective, large.objective):
+            return steps
+        about = f"1: the code's better-looking sampling, {FINE.steps} and {FINE_UPSAMPLER.steps} steps unless set here"
+        return (*steps, Knob(name="fine", about=about, value=0, low=0, high=1, is_whole=True))
 
     def turned(self, settings: Mapping[str, float]) -> Step:
         """See `WorldModel.turned`."""
-        small = int(settings.get("steps", self.config.denoiser.steps))
-        large = int(settings.get("upsampler_steps", self.config.upsampler.steps))
+        is_fine = bool(settings.get("fine", 0))
+        small: dict[str, Any] = {"sampler": FINE} if is_fine else {}
+        large: dict[str, Any] = {"sampler": FINE_UPSAMPLER} if is_fine else {}
+        for name, options in (("steps", small), ("upsampler_steps", large)):
+            if name in settings:
+                options["steps"] = int(settings[name])
 
         @torch.no_grad()
         def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
@@ -152,13 +162,15 @@ class TwoStageDiamond(WorldModel):
         state: State,
         action: Tensor,
         temperature: float,
-        small_steps: int | None = None,
-        large_steps: int | None = None,
+        small_options: Mapping[str, Any] = NO_OPTIONS,
+        large_options: Mapping[str, Any] = NO_OPTIONS,
     ) -> Prediction:
+        """`small_options` and `large_options` go to `Denoiser.sample` of the two stages."""
         actions = torch.cat([state["action"], action[:, None]], 1)
-        small = self.denoiser.sample(shown(state), actions, temperature, steps=small_steps)
+        small = self.denoiser.sample(shown(state), actions, temperature, **small_options)
         past = from_levels(state["full"]) * state["full_known"][..., None, None, None]
-        large = self.upsampler.sample(past, None, temperature, self.enlarge(from_levels(small)), large_steps)
+        guide = self.enlarge(from_levels(small))
+        large = self.upsampler.sample(past, None, temperature, guide, **large_options)
         pushed = push(state, small, action)
         return Prediction({**pushed, **_push_full(state["full"], state["full_known"], large)})
 

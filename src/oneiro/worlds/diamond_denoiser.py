@@ -50,6 +50,10 @@ class DenoiserConfig:
             raise ValueError("sigma_data must be positive, offset_noise and context_sigma not negative")
         if (self.noises_context or self.context_sigma) and not self.tells_context_noise:
             raise ValueError("noise on the past frames needs tells_context_noise, or F would not know of it")
+        if self.context_sigma and self.objective == "ddpm":
+            raise ValueError(
+                f"context_sigma {self.context_sigma} has no effect with the objective ddpm; leave it at 0"
+            )
 
     @property
     def steps(self) -> int:
@@ -168,17 +172,19 @@ class Denoiser(nn.Module):
         guide: Tensor | None = None,
         steps: int | None = None,
         net: FrameDenoiser | None = None,
+        sampler: EDMSampler | None = None,
     ) -> Tensor:
         """The next frame, uint8 [B, C, H, W].
 
         past [B, n, C, H, W] in -1..1, oldest first; action [B, n, A], the last one leads to the frame; guide
         [B, C', H, W]. Temperature scales all noise: 0 begins from zeros. `steps`: denoising steps, if other than
-        configured; `net`: a prepared copy of F.
+        configured; `net`: a prepared copy of F; `sampler`: instead of the configured one (objective edm).
         """
         config, b, net = self.config, len(past), net or self.net
         context = past.flatten(1, 2)
         is_edm = config.objective == "edm"
-        sampler = self.sampler if steps is None else replace(self.sampler, steps=steps)
+        sampler = sampler or self.sampler
+        sampler = sampler if steps is None else replace(sampler, steps=steps)
         ddpm = config.ddpm if steps is None else replace(config.ddpm, steps=steps)
         if is_edm:
             levels = torch.tensor(sampler.told, device=past.device)

@@ -5,7 +5,7 @@ import { short, strip } from "./plots.js";
 
 const $ = (id) => document.getElementById(id);
 const state = {
-  socket: null, busy: false, queue: [], playing: false, lastStep: 0, welcome: null, settings: {}, real: false,
+  socket: null, busy: false, queue: [], playing: false, lastStep: 0, welcome: null, settings: {}, knobs: {}, real: false,
   cursor: 0, first: 0, last: 0, frame: null, series: [], panels: [], arrivals: [], sent: 0, trip: 0, keyboard: null,
 };
 
@@ -82,6 +82,7 @@ function welcome(message) {
   state.panels = message.runs.map((run, i) => panel(run.draws ? `dream: ${run.name}` : `feature: ${run.name}`, i ? "second" : ""));
   state.realPanel = panel("the real game, its own start", "real");
   state.realPanel.figure.hidden = true;
+  for (const button of $("films").children) button.hidden = !message.films.includes(button.dataset.kind);
   $("real-row").hidden = !message.has_real;
   $("view-row").hidden = !message.runs.some((run) => run.draws);
   $("horizon").max = message.max_horizon;
@@ -123,7 +124,8 @@ function slider(knob) {
   input.addEventListener("change", () => {
     const value = Number(input.value);
     if (knob.name === "temperature") return set({ temperature: value });
-    set({ knobs: { ...state.settings.knobs, [knob.name]: value } });
+    state.knobs = { ...state.knobs, [knob.name]: value };
+    set({ knobs: state.knobs });
   });
   label.append(name, input, output);
   return label;
@@ -131,6 +133,7 @@ function slider(knob) {
 
 function settings(message) {
   state.settings = message.settings;
+  if (!state.queue.length) state.knobs = message.settings.knobs; // else sliders were moved since
   state.real = message.real;
   for (const name of ["past_ends", "new_luck", "explore"]) $(name).checked = message.settings[name];
   $("feature").checked = message.settings.view === "feature";
@@ -145,15 +148,17 @@ function settings(message) {
   }
 }
 
+// Unpacking a PNG takes a moment: what is ready after a later picture of the same canvas was drawn comes too late.
 async function paint(canvas, shown, buffer, at) {
+  const number = (canvas.asked = (canvas.asked ?? 0) + 1);
+  const bytes = new Uint8Array(buffer, at, shown.bytes);
+  const bitmap = shown.form === "png" ? await createImageBitmap(new Blob([bytes], { type: "image/png" })) : null;
+  if (number < (canvas.drawn ?? 0)) return;
+  canvas.drawn = number;
   if (canvas.width !== shown.width) canvas.width = shown.width;
   if (canvas.height !== shown.height) canvas.height = shown.height;
   const pen = canvas.getContext("2d");
-  const bytes = new Uint8Array(buffer, at, shown.bytes);
-  if (shown.form === "png") {
-    const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
-    return pen.drawImage(bitmap, 0, 0);
-  }
+  if (bitmap) return pen.drawImage(bitmap, 0, 0);
   const image = pen.createImageData(shown.width, shown.height);
   for (let i = 0, j = 0; i < bytes.length; i += 3, j += 4) {
     image.data[j] = bytes[i];

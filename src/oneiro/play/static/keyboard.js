@@ -69,8 +69,11 @@ export class Keyboard {
 
   // The action as numbers, or null: the game waits for a key.
   action() {
-    const { bindings, idle, is_box: isBox, low, high } = this.map;
-    const down = new Set([...this.held, ...this.tapped]);
+    const { bindings, idle, is_box: isBox, low, high, excludes } = this.map;
+    const down = new Set();
+    for (const code of [...this.held, ...this.tapped]) { // in the order in which they were pressed
+      if (!excludes.some((pair) => pair.includes(code) && pair.some((other) => other !== code && down.has(other)))) down.add(code);
+    }
     this.tapped.clear();
     const active = bindings.filter((b) => b.keys.every((key) => down.has(key)));
     if (!active.length) return idle;
