@@ -67,9 +67,11 @@ class Collect(Stage):
     def run(self, run: "Run") -> None:
         """Episode k depends on (seed, k) alone, so those a stop cut short are simply played again."""
         store, done = run.collected, run.done
-        done.setdefault("first", int(store.ids[-1]) + 1 if len(store) else 0)
+        if "first" not in done:
+            done["first"] = int(store.ids[-1]) + 1 if len(store) else 0
+            run.save()  # before the first flush: after a kill, episodes that are stored must not be taken for older ones
         ids = range(done["first"], done["first"] + self.episodes)
-        missing = [i for i in ids if i not in store]
+        missing = store.missing(ids)
         run.progress.advance(self.episodes - len(missing))
         policy = self.policy if run.round == 1 else None
         agent = Agent(run.agent.world, policy.build(run.spaces)) if policy else run.agent
