@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from oneiro.data.samplers import Streams, StreamSampler
 from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError
 from oneiro.evaluation.stage import load_scores
 from oneiro.recipes import find
+from oneiro.recipes.vmc import MEMORY_ROWS
 from oneiro.training.log import read_metrics
 from oneiro.training.progress import Progress
 from oneiro.training.recipe import Recipe, restore, to_json, tweak
@@ -189,6 +191,24 @@ def test_a_kill_between_flushes_and_the_first_checkpoint_stores_no_episode_twice
     assert len(EpisodeStore(path / "replay", ram=1 << 24, mode="r")) == (6 if stage == "collect" else 16)
     run = launch(recipe, path)
     assert run.store.ids.tolist() == list(range(20))
+
+
+def test_streams_go_on_after_a_bad_batch(toy: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What the streams carry from one batch to the next must not hand the NaN on."""
+    batch = StreamSampler._batch
+
+    def spoilt(sampler: StreamSampler, k: int) -> Any:
+        rows = batch(sampler, k)
+        return dataclasses.replace(rows, action=rows.action * torch.nan) if k == 1 else rows
+
+    monkeypatch.setattr(StreamSampler, "_batch", spoilt)
+    streams = Streams(size=2, length=4, fields=MEMORY_ROWS)
+    changed = {"vision.updates": 0, "memory.batch": streams, "memory.updates": 6, "memory.log_every": 1}
+    changed |= {"evolve.generations": 0, "evaluate.dream": False, "evaluate.with_rivals": False}
+    with pytest.warns(RuntimeWarning, match="update skipped"):
+        launch(tweak(toy, {f"schedule.{name}": value for name, value in changed.items()}), tmp_path / "run")
+    losses = [line["memory/loss"] for line in timeless(tmp_path / "run") if line["stage"] == "memory"]
+    assert [loss == loss for loss in losses] == [True, False, True, True, True, True]
 
 
 def test_episodes_that_made_room_are_not_played_again(toy: Recipe, tmp_path: Path):

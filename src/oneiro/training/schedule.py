@@ -21,6 +21,7 @@ from oneiro.data.batches import Stretch, choose, gather
 from oneiro.data.collect import play
 from oneiro.data.samplers import prefetch
 from oneiro.training.fit import Fit
+from oneiro.types import State
 
 if TYPE_CHECKING:
     from oneiro.training.run import Run
@@ -69,7 +70,7 @@ class Collect(Stage):
         store, done = run.collected, run.done
         if "first" not in done:
             done["first"] = int(store.ids[-1]) + 1 if len(store) else 0
-            run.save()  # before the first flush: after a kill, episodes that are stored must not be taken for older ones
+            run.save()  # before the first flush: a kill must not make its episodes look like older ones
         ids = range(done["first"], done["first"] + self.episodes)
         missing = store.missing(ids)
         run.progress.advance(self.episodes - len(missing))
@@ -137,7 +138,9 @@ class Update(Stage):
             before = None if sampler.starts_epoch(k) else run.carry.get("before")
             began = time.perf_counter()
             losses = fitter.apply(tree.to(batch, run.device), before)
-            if losses.after is not None and not sampler.starts_epoch(k + 1):
+            if sampler.starts_epoch(k + 1) or run.guard.in_a_row or not _is_finite(losses.after):
+                run.carry.pop("before", None)  # after a bad batch the streams go on from a blank state
+            else:
                 run.carry["before"] = losses.after
             run.done["updates"] = k + 1
             self._note(run, losses.metrics, k + 1, time.perf_counter() - began)
@@ -211,6 +214,11 @@ def add_up(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
     for name, value in {**metrics, "count": torch.ones(())}.items():
         wide = value.to(torch.float32 if is_apple else torch.float64)
         sums[name] = sums[name] + wide if name in sums else wide
+
+
+def _is_finite(state: State | None) -> bool:
+    """False also if there is none."""
+    return state is not None and all(bool(x.isfinite().all()) for x in tree.leaves(state))
 
 
 def _name(config: Any) -> str:
