@@ -7,7 +7,7 @@ calls `run.tick()` wherever it may be interrupted; repeating it after a stop goe
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,10 +20,12 @@ from oneiro.agent import Agent
 from oneiro.data.batches import Stretch, choose, gather
 from oneiro.data.collect import play
 from oneiro.data.samplers import prefetch
+from oneiro.errors import OneiroError, nearest
 from oneiro.training.fit import Fit
 from oneiro.types import State
 
 if TYPE_CHECKING:
+    from oneiro.training.recipe import Recipe
     from oneiro.training.run import Run
 
 
@@ -32,6 +34,8 @@ class Stage(ABC):
 
     keeps: ClassVar[Literal["episodes", "streams"] | None] = None
     """What it adds to the experience: whole episodes (`run.store`), streams of rows (`run.replay`), or nothing."""
+    gathers: ClassVar[bool] = False
+    """It does nothing but add episodes, so that it is skipped where they are given."""
 
     @abstractmethod
     def run(self, run: "Run") -> None:
@@ -45,6 +49,9 @@ class Stage(ABC):
     def total(self) -> int:
         """How many ticks the progress bar has; 0: nothing to do."""
 
+    def require(self, recipe: "Recipe") -> None:  # noqa: B027 - most stages need nothing
+        """Raise OneiroError for what would stop this stage later: a missing extra, too small a replay."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Collect(Stage):
@@ -56,10 +63,15 @@ class Collect(Stage):
     flush_seconds: float = 20.0  # what a kill may cost
 
     keeps: ClassVar = "episodes"
+    gathers: ClassVar = True
 
     def line(self) -> str:
         """See `Stage.line`."""
         return f"collect {self.episodes:,} episodes with {_name(self.policy) if self.policy else 'the agent'}"
+
+    def require(self, recipe: "Recipe") -> None:
+        """See `Stage.require`."""
+        (self.env or recipe.env).require()
 
     def total(self) -> int:
         """Episodes."""
@@ -120,6 +132,11 @@ class Update(Stage):
         """See `Stage.line`."""
         parts = " + ".join(a for group in self.fit.groups for a in group.address)
         return f"fit {parts}: {self.updates:,} updates on {_name(self.batch)}"
+
+    def require(self, recipe: "Recipe") -> None:
+        """See `Stage.require`."""
+        if self.updates:
+            self.batch.require_capacity(recipe.data.capacity)
 
     def total(self) -> int:
         """Updates."""
@@ -206,6 +223,21 @@ def stages(schedule: Any) -> list[tuple[str, Stage]]:
     once = [(name, stage) for name, stage in named if isinstance(stage, Stage)]
     rounds = getattr(schedule, "rounds", 1)
     return [(name if r == 0 else f"{name}/{r + 1}", stage) for r in range(rounds) for name, stage in once]
+
+
+def index_of(name: str, named: Sequence[tuple[str, Stage]]) -> int:
+    """Where a stage is in the schedule; OneiroError that names the nearest."""
+    names = [known for known, _ in named]
+    if name not in names:
+        raise OneiroError(f"there is no stage {name!r}. {nearest(name, names)}")
+    return names.index(name)
+
+
+def require(recipe: "Recipe") -> None:
+    """Raise OneiroError before anything is done, for what would stop one of the recipe's stages later."""
+    recipe.env.require()
+    for _, stage in stages(recipe.schedule):
+        stage.require(recipe)
 
 
 def add_up(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
