@@ -231,9 +231,9 @@ def test_refusals(tmp_path, store):
         Streams().build(store, 0)
     small = EpisodeStore(tmp_path / "small", capacity=100)
     small.add(counter_episode(0, 100))
-    with pytest.raises(OneiroError, match=r"needs 101 rows but the capacity of the store is 100"):
+    with pytest.raises(OneiroError, match=r"Windows needs 101 rows but the capacity of the store is 100"):
         Windows(length=101).build(small, 0)
-    with pytest.raises(OneiroError, match=r"needs 101 rows but the capacity of the store is 100"):
+    with pytest.raises(OneiroError, match=r"Streams needs 101 rows but the capacity of the store is 100"):
         Streams(size=1, length=101).build(small, 0)
     store.add(counter_episode(99, 10))
     with pytest.raises(OneiroError, match="'mu' is missing for 1 of 9"):

@@ -82,6 +82,21 @@ def test_capacity_drops_the_oldest_and_deletes_whole_files(tmp_path, flush_every
     assert EpisodeStore(tmp_path, capacity=40).ids.tolist() == [59]
 
 
+def test_what_has_made_room_is_not_missed(tmp_path):
+    store = EpisodeStore(tmp_path, capacity=100)
+    for id in (1, 2):
+        store.add(counter_episode(id, 10))
+    assert store.missing(range(4)) == [0, 3]  # episode 0 is still under way
+    store.flush()
+    assert EpisodeStore(tmp_path, capacity=100).missing(range(4)) == [0, 3]
+    for id in range(3, 40):
+        store.add(counter_episode(id, 10))
+        store.flush()
+        assert store.missing(range(45)) == list(range(id + 1, 45)) if id > 10 else 0 in store.missing([0])
+    for capacity in (100, 1000):
+        assert EpisodeStore(tmp_path, capacity=capacity).missing(range(45)) == list(range(40, 45))
+
+
 def test_capacity_smaller_than_an_episode(tmp_path):
     store = fill(tmp_path, (5, 30))
     with pytest.raises(OneiroError, match=r"data\.capacity to at least 200"):

@@ -71,6 +71,18 @@ def test_a_reset_forgets_everything_before():
     assert (h_all[1, 3:] - fresh[1]).abs().min() > 0
 
 
+@pytest.mark.parametrize("form", [LSTM.sequence, sequence_reference])
+def test_a_reset_forgets_a_state_that_is_not_finite(form):
+    lstm, x, h, c, _ = example(3, 4, 3, 4)
+    h[1], c[1] = torch.nan, torch.inf
+    reset = torch.zeros(3, 4, dtype=torch.bool)
+    reset[1, 0] = reset[2, 3] = True
+    values, gradients = grads(form, lstm, x, h, c, reset)
+    assert all(y.isfinite().all() for y in (*values, *gradients))
+    h[1], c[1] = 0.0, 0.0
+    torch.testing.assert_close(grads(form, lstm, x, h, c, reset), (values, gradients))
+
+
 def test_step_without_graph_equals_step():
     for dtype in (torch.float32, torch.float64):
         lstm, x, h, c, _ = example(4, 1, 3, 6, dtype)

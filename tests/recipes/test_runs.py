@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from oneiro.data.samplers import Streams
+from oneiro.data.samplers import Streams, StreamSampler
 from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError
 from oneiro.evaluation.stage import load_scores
@@ -46,9 +47,31 @@ class StopAfter(Stop):
     def requested(self, _: bool) -> None: ...
 
 
-def launch(recipe: Recipe, path: Path, stop: Stop | None = None) -> Run:
+class Killed(Exception):
+    """Nothing is saved any more, as after kill -9."""
+
+
+class KillAfter(Progress):
+    """Ends the run in the middle, when so many episodes of a stage are stored."""
+
+    def __init__(self, stage: str, episodes: int) -> None:
+        super().__init__("test", "cpu", quiet=True)
+        self.wanted, self.left = stage, episodes
+        self.now = ""
+
+    def stage(self, name: str, index: int, count: int, total: int) -> None:
+        self.now = name
+
+    def advance(self, n: int = 0, *, metrics: Any = None, **_: Any) -> None:
+        if self.now == self.wanted and metrics and "collect/score" in metrics:
+            if not self.left:
+                raise Killed
+            self.left -= 1
+
+
+def launch(recipe: Recipe, path: Path, stop: Stop | None = None, progress: Progress | None = None) -> Run:
     with RunFolder.open(path, {"values": to_json(recipe)}, "test") as folder:
-        run = Run(recipe, folder, Progress("test", "cpu", path, quiet=True), stop or Stop())
+        run = Run(recipe, folder, progress or Progress("test", "cpu", path, quiet=True), stop or Stop())
         run.train()
     return run
 
@@ -185,6 +208,50 @@ def test_kill_at_twenty_random_moments(whole: Path, tmp_path: Path):
             flushed = stored
     subprocess.run(command(path), check=True, timeout=120)
     assert timeless(path) == timeless(whole)
+
+
+@pytest.mark.parametrize("stage", ["collect", "collect/2"])
+def test_a_kill_between_flushes_and_the_first_checkpoint_stores_no_episode_twice(
+    toy: Recipe, tmp_path: Path, stage: str
+):
+    recipe = tweak(toy, {"schedule.rounds": 2, "checkpoint.minutes": 5.0})
+    path = tmp_path / "run"
+    with pytest.raises(Killed):
+        launch(recipe, path, progress=KillAfter(stage, 6))
+    assert len(EpisodeStore(path / "replay", ram=1 << 24, mode="r")) == (6 if stage == "collect" else 16)
+    run = launch(recipe, path)
+    assert run.store.ids.tolist() == list(range(20))
+
+
+def test_streams_go_on_after_a_bad_batch(toy: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What the streams carry from one batch to the next must not hand the NaN on."""
+    batch = StreamSampler._batch
+
+    def spoilt(sampler: StreamSampler, k: int) -> Any:
+        rows = batch(sampler, k)
+        return dataclasses.replace(rows, action=rows.action * torch.nan) if k == 1 else rows
+
+    monkeypatch.setattr(StreamSampler, "_batch", spoilt)
+    streams = Streams(size=2, length=4, fields=MEMORY_ROWS)
+    changed = {"vision.updates": 0, "memory.batch": streams, "memory.updates": 6, "memory.log_every": 1}
+    changed |= {"evolve.generations": 0, "evaluate.dream": False, "evaluate.with_rivals": False}
+    with pytest.warns(RuntimeWarning, match="update skipped"):
+        launch(tweak(toy, {f"schedule.{name}": value for name, value in changed.items()}), tmp_path / "run")
+    losses = [line["memory/loss"] for line in timeless(tmp_path / "run") if line["stage"] == "memory"]
+    assert [loss == loss for loss in losses] == [True, False, True, True, True, True]
+
+
+def test_episodes_that_made_room_are_not_played_again(toy: Recipe, tmp_path: Path):
+    recipe = tweak(toy, {"data.capacity": 100, "checkpoint.minutes": 5.0, "schedule.collect.episodes": 30})
+    path = tmp_path / "run"
+    played = KillAfter("collect", 24)
+    with pytest.raises(Killed):
+        launch(recipe, path, progress=played)
+    again = KillAfter("collect", 30)
+    run = launch(recipe, path, progress=again)
+    assert 30 - again.left <= 6 + 2  # what is missing, and what was under way at the kill
+    assert 0 < run.store.rows <= 100
+    assert run.store.ids[-1] == 29
 
 
 def test_sigterm_saves_and_leaves(tmp_path: Path):

@@ -241,7 +241,8 @@ class RecurrentActorCritic(Behaviour):
                 fresh = tree.where(row.is_first & row.mask, self.memory(n), memory)
                 memory = tree.where(row.mask, self.watch(world, state, fresh), memory)
         forgets = (batch.is_first & batch.mask)[:, -1, None]
-        return state, memory["h"] * ~forgets, memory["c"] * ~forgets
+        h, c = (torch.where(forgets, 0.0, memory[name]) for name in ("h", "c"))  # also where it is NaN
+        return state, h, c
 
     def _pick(self, logits: Tensor, u: Tensor) -> Tensor:
         """One-hot [B, A] from softmax(logits) by uniform numbers u [B, groups]: the inverse distribution."""

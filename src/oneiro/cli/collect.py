@@ -134,8 +134,7 @@ def _policy(own: Collect) -> Any:
 def _play(own: Collect, collection: Collection, run: Trained | None, env: EnvConfig) -> bool:
     """Play what is missing; False if a signal ended it."""
     store, flushed = collection.store, time.monotonic()
-    first = int(store.ids[0]) if own.capacity and len(store) else 0  # older ones have made room
-    missing = [id for id in range(first, own.episodes) if id not in store]
+    missing = store.missing(range(own.episodes))
     agent = run.agent if run else Agent(None, _policy(own).build(env.spaces()))
     device = run.recipe.runtime.device if run else "cpu"
     runtime.seed_everything(own.seed)

@@ -5,7 +5,6 @@ chunks/          the episodes (`EpisodeStore`)
 .lock            held while a process writes
 """
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -18,17 +17,17 @@ from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError
 from oneiro.evaluation.stats import summarize
 from oneiro.training.files import disk_errors, write_json
+from oneiro.training.given import FORMAT, HOW, NOTE, is_collection, read_note
 from oneiro.training.run_folder import diff
 
-FORMAT = 1
-FREE = tuple(f"env.values.{name}" for name in ("num", "workers", "processes", "timeout", "max_crashes"))
+FREE = tuple(f"env.values.{name}" for name in HOW)
 
 
 class Collection:
     """A folder of episodes of one source, opened for writing; a context manager that flushes at its end."""
 
     def __init__(self, path: Path, source: dict[str, Any], command: str, *, ram: int, capacity: int) -> None:
-        self.path, note = path, path / "collection.json"
+        self.path = path
         _require_ours(path)
         with disk_errors("the replay folder", path):
             path.mkdir(parents=True, exist_ok=True)
@@ -40,11 +39,11 @@ class Collection:
                 f"{path} is in use by another process; wait for it, or name another --out"
             ) from None
         try:
-            content = _read(note)
+            content = read_note(path)
             _require_same(path, content.get("source", source), source)
             launch = {"time": time.strftime("%Y-%m-%d %H:%M:%S%z"), "command": command}
             launches = [*content.get("launches", []), launch | {"oneiro": oneiro.__version__}][-100:]
-            write_json(note, {"format": FORMAT, "source": source, "launches": launches})
+            write_json(path / NOTE, {"format": FORMAT, "source": source, "launches": launches})
             self.store = EpisodeStore(path, ram=ram, capacity=capacity or sys.maxsize)
         except BaseException:
             self._lock.release()
@@ -81,30 +80,13 @@ def _require_ours(path: Path) -> None:
     """Never mix episodes into somebody's files, nor into the replay of a run."""
     if path.exists() and not path.is_dir():
         raise OneiroError(f"{path} is a file; name a new folder with --out")
-    if path.is_dir() and not (path / "collection.json").exists():
+    if path.is_dir() and not is_collection(path):
         found = sorted(p.name for p in path.iterdir() if p.name != ".lock" and not p.name.endswith(".tmp"))
         if found:
             raise OneiroError(
                 f"{path} was not made by `oneiro collect` and holds {', '.join(found[:3])}; name a new or empty "
                 "folder with --out"
             )
-
-
-def _read(note: Path) -> dict[str, Any]:
-    if not note.exists():
-        return {}
-    try:
-        content = json.loads(note.read_text(encoding="utf-8"))
-        version = int(content["format"])
-        content["source"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise OneiroError(f"{note} is damaged ({error!r}); restore it, or name another --out") from error
-    if version > FORMAT:
-        raise OneiroError(
-            f"{note.parent} was written by a newer oneiro (format {version}; this is {oneiro.__version__}, format "
-            f"{FORMAT}). Upgrade: pip install --upgrade oneiro"
-        )
-    return content
 
 
 def _require_same(path: Path, old: Any, new: Any) -> None:

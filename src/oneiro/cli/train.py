@@ -1,12 +1,18 @@
 """`oneiro train`."""
 
+import json
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from oneiro.cli.options import command_line, default_run, parse_with_recipe, size_of
+from oneiro.errors import OneiroError
+
+if TYPE_CHECKING:
+    from oneiro.training.run import Run
 
 FREE = (
     *("values.log", "values.checkpoint", "values.runtime", "values.schedule.online.actors"),
@@ -24,9 +30,14 @@ class Train:
     run: Path | None = None  # run folder; default runs/RECIPE-SIZE-SEED
     report: bool = False  # write report.html at the end
     quiet: bool = False  # no progress display
-    origin: Path | None = None  # another run to begin with: its experience and its world, both only read
-    origin_stage: str = "evolve"  # with --origin: the first stage that is done here
-    origin_parts: tuple[str, ...] = ()  # with --origin: parts of its world to take; default all
+    origin: Path | None = (
+        None  # what to begin with: another run (experience and world), or collected episodes
+    )
+    origin_stage: str = (
+        ""  # with --origin: the first stage done here; default evolve, or what follows collecting
+    )
+    origin_parts: tuple[str, ...] = ()  # with a run as --origin: parts of its world to take; default all
+    json: bool = False  # machine-readable scores
 
 
 def train_command(arguments: Sequence[str]) -> int:
@@ -37,15 +48,15 @@ def train_command(arguments: Sequence[str]) -> int:
     from oneiro.training.recipe import to_json
     from oneiro.training.run import Run, Stopped
     from oneiro.training.run_folder import RunFolder
+    from oneiro.training.schedule import require
     from oneiro.training.signals import Stop
 
     path = own.run or default_run(entry, size_of(arguments), recipe.seed)
     record = {"recipe": arguments[0], "size": size_of(arguments) or entry.sizes[0], "values": to_json(recipe)}
     defaults = {"values": to_json(entry.build(size_of(arguments)))}
-    if own.origin:
-        origin = {"run": str(own.origin), "stage": own.origin_stage, "parts": list(own.origin_parts)}
+    if origin := _origin(own):
         record["origin"] = origin
-    recipe.env.require()
+    require(recipe)
     with Stop() as stop, launched() as ranks:
         title, device = f"{entry.name} ({record['size']})", recipe.runtime.device
         folder: RunFolder | None = None
@@ -65,9 +76,40 @@ def train_command(arguments: Sequence[str]) -> int:
                 return 128 + (stop.signal or signal.SIGINT)
             if not ranks.is_first:
                 return 0
-            from oneiro.cli.runs import print_scores, write_run_report
-
-            print_scores(path)
-            if own.report:
-                print(f"report: {write_run_report(run)}")
+            _print_result(own, run)
     return 0
+
+
+def _origin(own: Train) -> dict[str, Any] | None:
+    """What the run begins with, for the record."""
+    from oneiro.training.given import is_collection
+
+    if own.origin is None:
+        if own.origin_stage or own.origin_parts:
+            raise OneiroError(
+                "--origin-stage and --origin-parts say what is taken from --origin; name a run folder or a folder of "
+                "episodes with it, or leave them out"
+            )
+        return None
+    if not is_collection(own.origin):
+        stage = own.origin_stage or "evolve"
+        return {"run": str(own.origin), "stage": stage, "parts": list(own.origin_parts)}
+    if own.origin_parts:
+        raise OneiroError(f"{own.origin} holds episodes and no world; leave out --origin-parts")
+    return {"collection": str(own.origin), "stage": own.origin_stage}
+
+
+def _print_result(own: Train, run: "Run") -> None:
+    """Scores and the report, after the last stage."""
+    from oneiro.cli.runs import print_scores, write_run_report
+    from oneiro.evaluation.stage import load_scores
+
+    path = run.folder.path
+    report = write_run_report(run) if own.report else None
+    if own.json:
+        scores = {name: score.to_json() for name, score in load_scores(path).items()}
+        print(json.dumps({"run": str(path), "scores": scores, "report": report and str(report)}))
+        return
+    print_scores(path)
+    if report:
+        print(f"report: {report}")

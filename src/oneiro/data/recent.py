@@ -15,12 +15,12 @@ import numpy as np
 
 from oneiro.data.batches import Stretch, gather
 from oneiro.data.episode_reader import EpisodeReader
-from oneiro.data.samplers import Sampler
+from oneiro.data.samplers import Sampler, SamplerConfig
 from oneiro.types import TimeStep
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecentSegments:
+class RecentSegments(SamplerConfig):
     """Segments [B, T] inside one episode, padded where they reach out of it."""
 
     size: int = 32

@@ -65,8 +65,29 @@ class Sampler(ABC):
     def _batch(self, k: int) -> TimeStep: ...
 
 
+class SamplerConfig(ABC):
+    """Which batches; built over a store it is a sampler."""
+
+    @property
+    def rows_needed(self) -> int:
+        """Rows that must be stored for a batch."""
+        return 1
+
+    @abstractmethod
+    def build(self, store: EpisodeReader, seed: int) -> Sampler:
+        """The sampler over `store`."""
+
+    def require_capacity(self, capacity: int) -> None:
+        """OneiroError if a store of so many rows can never fill a batch."""
+        if capacity < self.rows_needed:
+            raise OneiroError(
+                f"a batch of {type(self).__name__} needs {self.rows_needed} rows but the capacity of the store is "
+                f"{capacity}; set data.capacity to at least that, or use shorter windows"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Frames:
+class Frames(SamplerConfig):
     """Single rows [B, 1]; each row of the store once per epoch, in random order.
 
     Rows are shuffled in two steps, so that a block of frames need not be unpacked for every frame of it: runs of
@@ -134,7 +155,7 @@ class FrameSampler(Sampler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windows:
+class Windows(SamplerConfig):
     """Windows of `length` rows [B, T] inside one episode; shorter episodes are padded (mask False)."""
 
     size: int = 64
@@ -157,6 +178,11 @@ class Windows:
             if getattr(self, name) not in known:
                 raise ValueError(f"Windows.{name} is {getattr(self, name)!r}; use one of {', '.join(known)}")
 
+    @property
+    def rows_needed(self) -> int:
+        """One window."""
+        return self.length
+
     def build(self, store: EpisodeReader, seed: int) -> "WindowSampler":
         """The sampler over `store`."""
         return WindowSampler(self, store, seed)
@@ -167,7 +193,7 @@ class WindowSampler(Sampler):
 
     def __init__(self, config: Windows, store: EpisodeReader, seed: int) -> None:
         self.config = config
-        _require_capacity(store, config.length)
+        config.require_capacity(store.capacity)
         super().__init__(store, config.fields, seed)
 
     def _index(self, ids: np.ndarray, lengths: np.ndarray) -> None:
@@ -211,7 +237,7 @@ class WindowSampler(Sampler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Streams:
+class Streams(SamplerConfig):
     """All episodes in random order, joined end to end and cut into `size` parallel streams of equal length.
 
     Batch k is the next piece of `length` rows of every stream, so that a recurrent state can be carried on. What
@@ -232,6 +258,11 @@ class Streams:
         if not 0 <= self.overlap < self.length:
             raise ValueError(f"Streams.overlap is {self.overlap}; it must be from 0 to length - 1")
 
+    @property
+    def rows_needed(self) -> int:
+        """One piece of every stream."""
+        return self.size * self.length
+
     def build(self, store: EpisodeReader, seed: int) -> "StreamSampler":
         """The sampler over `store`."""
         return StreamSampler(self, store, seed)
@@ -242,7 +273,7 @@ class StreamSampler(Sampler):
 
     def __init__(self, config: Streams, store: EpisodeReader, seed: int) -> None:
         self.config = config
-        _require_capacity(store, config.size * config.length)
+        config.require_capacity(store.capacity)
         super().__init__(store, config.fields, seed)
 
     def starts_epoch(self, k: int) -> bool:
@@ -307,11 +338,3 @@ def _require_positive(config: object, *names: str) -> None:
             raise ValueError(
                 f"{type(config).__name__}.{name} is {getattr(config, name)}; it must be at least 1"
             )
-
-
-def _require_capacity(store: EpisodeReader, rows: int) -> None:
-    if store.capacity < rows:
-        raise OneiroError(
-            f"a batch needs {rows} rows but the capacity of the store is {store.capacity}; set data.capacity to "
-            "at least that, or use shorter windows"
-        )

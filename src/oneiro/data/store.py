@@ -60,6 +60,7 @@ class EpisodeStore(EpisodeReader):
         self._cache = BlockCache(ram - 2 * self._chunk_bytes)
         self._entries: dict[int, Entry] = {}
         self._order: list[int] = []
+        self._dropped = -1  # the highest id that has made room
         self._chunks: list[Chunk] = []
         self._pending: NewChunk | None = None
         if mode == "r" and not self._chunk_folder.is_dir():
@@ -121,6 +122,10 @@ class EpisodeStore(EpisodeReader):
     def info(self, id: int) -> dict[str, Any]:
         """The `info` of an episode; reads no rows."""
         return dict(self._entry(id).info)
+
+    def missing(self, ids: Iterable[int]) -> list[int]:
+        """Those of `ids` that are not stored. What is as old as an episode that has made room is not missed."""
+        return [id for id in ids if id > self._dropped and id not in self._entries]
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -259,6 +264,8 @@ class EpisodeStore(EpisodeReader):
             self._chunks.append(chunk)
             for entry in chunk.entries:
                 self._enlist(entry)
+        if self._order and int(self._chunks[0].path.stem) > 0:  # files before it held episodes that made room
+            self._dropped = self._order[0] - 1
 
     def _enlist(self, entry: Entry) -> None:
         self._entries[entry.id] = entry
@@ -272,6 +279,7 @@ class EpisodeStore(EpisodeReader):
                 raise self._too_long(self._order[0], self.rows)
             entry = self._entries.pop(self._order.pop(0))
             self.rows -= entry.rows
+            self._dropped = max(self._dropped, entry.id)
             for by_id in self._memos.entries.values():
                 by_id.pop(entry.id, None)
 

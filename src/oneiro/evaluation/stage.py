@@ -12,6 +12,7 @@ from oneiro.training.schedule import Stage
 from oneiro.training.starts import first_rows
 
 if TYPE_CHECKING:
+    from oneiro.training.recipe import Recipe
     from oneiro.training.run import Run, Trained
 
 FOLDER = "scores"
@@ -47,6 +48,11 @@ class Evaluate(Stage):
         """See `Stage.line`."""
         others = "".join(f", {rival.name}" for rival in self.opponents)
         return f"play {self.episodes} episodes: agent{' (real and dreamed)' if self.dream else ''}{others}"
+
+    def require(self, recipe: "Recipe") -> None:
+        """See `Stage.require`."""
+        for env in (self.env, *(rival.env for rival in self.opponents)):
+            (env or self.env or recipe.env).require()
 
     def total(self) -> int:
         """Policies."""

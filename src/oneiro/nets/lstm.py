@@ -91,8 +91,7 @@ def sequence_reference(
     h_all = []
     for t in range(x.shape[1]):
         if reset is not None:
-            keep = ~reset[:, t, None]
-            h, c = h * keep, c * keep
+            h, c = (torch.where(reset[:, t, None], 0.0, x) for x in (h, c))  # also where it is NaN
         h, c = lstm.step(x[:, t], h, c)
         h_all.append(h)
     return torch.stack(h_all, 1), (h, c)
@@ -123,7 +122,7 @@ class _Sequence(torch.autograd.Function):
         shift[width : 2 * width] += FORGET_BIAS
         x_in = x.transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
         gates = torch.addmm(shift.to(dtype), x_in.reshape(-1, inputs), weight[:inputs]).view(steps, rows, -1)
-        keep, resets = _keep(reset, steps, c.dtype)
+        fresh = _fresh(reset, steps)
         h_in, c_all = x_in.new_empty(steps, rows, width), c.new_empty(steps + 1, rows, width)
         h_all = h.new_empty(steps, rows, width)
         c_all[0] = c
@@ -131,8 +130,8 @@ class _Sequence(torch.autograd.Function):
         squashed = torch.empty_like(c)
         for t in range(steps):
             c = c_all[t]
-            if resets[t]:
-                h, c = h * keep[t], c * keep[t]
+            if len(fresh[t]):
+                h, c = h.index_fill(0, fresh[t], 0.0), c.index_fill(0, fresh[t], 0.0)
             h_in[t] = h
             gate = gates[t].addmm_(h_in[t], weight[inputs:])
             if dtype == c.dtype:
@@ -146,15 +145,15 @@ class _Sequence(torch.autograd.Function):
             h = torch.mul(_tanh_into(squashed, c_all[t + 1]), o, out=h_all[t])
             if dtype != c.dtype:
                 gate.copy_(active)
-        ctx.save_for_backward(x_in, gates, h_in, c_all, weight, keep)
-        ctx.resets = resets  # type: ignore[attr-defined]
+        ctx.save_for_backward(x_in, gates, h_in, c_all, weight)
+        ctx.fresh = fresh  # type: ignore[attr-defined]
         return h_all.transpose(0, 1), c_all[-1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad_h_all: Tensor, grad_c: Tensor):  # type: ignore[override]
-        x_in, gates, h_in, c_all, weight, keep = ctx.saved_tensors  # type: ignore[attr-defined]
-        resets: list[bool] = ctx.resets  # type: ignore[attr-defined]
+        x_in, gates, h_in, c_all, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        fresh: tuple[Tensor, ...] = ctx.fresh  # type: ignore[attr-defined]
         steps, rows, inputs = x_in.shape
         width = h_in.shape[-1]
         grad_out = grad_h_all.transpose(0, 1)  # [T B D]
@@ -169,7 +168,7 @@ class _Sequence(torch.autograd.Function):
             chunk = gates.new_empty(end - begin, rows, 4 * width)
             for t in reversed(range(begin, end)):
                 grad_h += grad_out[t]
-                c = c_all[t] * keep[t] if resets[t] else c_all[t]
+                c = c_all[t].index_fill(0, fresh[t], 0.0) if len(fresh[t]) else c_all[t]
                 i, f, o, j = active.copy_(gates[t]).split(width, -1)
                 grad_i, grad_f, grad_o, grad_j = grad_gate.split(width, -1)
                 _tanh_into(squashed, c_all[t + 1])
@@ -185,9 +184,9 @@ class _Sequence(torch.autograd.Function):
                 grad_c.mul_(f)
                 flat = chunk[t - begin].copy_(grad_gate)
                 grad_h.copy_(flat @ weight[inputs:].T)
-                if resets[t]:
-                    grad_h.mul_(keep[t])
-                    grad_c.mul_(keep[t])
+                if len(fresh[t]):
+                    grad_h.index_fill_(0, fresh[t], 0.0)
+                    grad_c.index_fill_(0, fresh[t], 0.0)
             flat = chunk.view(-1, 4 * width)
             grad_x[begin:end] = (flat @ weight[:inputs].T).view(end - begin, rows, inputs)
             grad_weight[:inputs] += x_in[begin:end].reshape(-1, inputs).T @ flat
@@ -214,11 +213,11 @@ def _tanh_into(out: Tensor, x: Tensor) -> Tensor:
     return torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
 
 
-def _keep(reset: Tensor | None, steps: int, dtype: torch.dtype) -> tuple[Tensor, list[bool]]:
-    """Zero where a step forgets, else one [T B 1]; and which steps have any such row."""
+def _fresh(reset: Tensor | None, steps: int) -> tuple[Tensor, ...]:
+    """For each step the numbers of the rows that forget first. They are overwritten: 0 x NaN would be NaN."""
     if reset is None:
-        return torch.empty(0), [False] * steps
-    return (~reset).to(dtype).T[..., None], reset.any(0).tolist()
+        return (torch.empty(0, dtype=torch.long),) * steps
+    return reset.T.nonzero()[:, 1].split(reset.sum(0).tolist())
 
 
 def _sigmoids_first(columns: Tensor) -> Tensor:

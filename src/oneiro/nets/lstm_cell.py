@@ -28,8 +28,7 @@ def run_lstm(
     """
     outputs = []
     for t in range(x.shape[1]):
-        keep = (~fresh[:, t, None]).to(h.dtype)
-        h, c = h * keep, c * keep
+        h, c = (torch.where(fresh[:, t, None], 0.0, x) for x in (h, c))  # also where it is NaN
         new_h, new_c = cell(x[:, t], (h, c))
         h = torch.where(live[:, t, None], new_h, h)
         c = torch.where(live[:, t, None], new_c, c)

@@ -4,6 +4,7 @@ Official settings of World Models: population 64, 16 episodes each, sigma 0.1, m
 A generation is one batch: every rollout of every candidate at once, each row with its candidate's weights.
 """
 
+import importlib.util
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -42,12 +43,10 @@ class Evolution:
     def __init__(
         self, config: CMA, start: Tensor, history: list[list[float]] | None = None, *, seed: int = 0
     ) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it cannot plot without matplotlib
-                import cma
-        except ImportError as error:
-            raise MissingExtra("cma", "evolve") from error
+        require_cma()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it cannot plot without matplotlib
+            import cma
         self.config = config
         self.history: list[list[float]] = []
         random = np.random.default_rng(seed)
@@ -85,6 +84,12 @@ class Evolution:
     def sigma(self) -> float:
         """Present step size."""
         return float(self.strategy.sigma)
+
+
+def require_cma() -> None:
+    """MissingExtra without the package `cma`."""
+    if importlib.util.find_spec("cma") is None:
+        raise MissingExtra("cma", "evolve")
 
 
 def costs(solutions: np.ndarray, scores: list[float] | np.ndarray, weight_bonus: float) -> list[float]:

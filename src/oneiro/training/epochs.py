@@ -24,6 +24,7 @@ from oneiro.training.fit import Fit, Fitter
 from oneiro.training.schedule import Stage, add_up
 
 if TYPE_CHECKING:
+    from oneiro.training.recipe import Recipe
     from oneiro.training.run import Run
 
 
@@ -88,6 +89,12 @@ class Epochs(Stage):
     def collected(self) -> int:
         """Environment steps asked for in all epochs."""
         return min(self.first_steps + max(0, self.epochs - 1) * self.steps, self.total_steps)
+
+    def require(self, recipe: "Recipe") -> None:
+        """See `Stage.require`."""
+        for index, task in enumerate(self.tasks):
+            if self.updates(index):
+                task.batch.require_capacity(recipe.data.capacity)
 
     def run(self, run: "Run") -> None:
         """Batch k of a task is a pure function of (seed, k) and of what is stored."""

@@ -19,13 +19,14 @@ from oneiro.behaviours.population import Population
 from oneiro.data.collect import play
 from oneiro.dreaming import dream_score
 from oneiro.errors import OneiroError
-from oneiro.training.cma_es import CMA, Evolution, Seeds, draws, mean_scores
+from oneiro.training.cma_es import CMA, Evolution, Seeds, draws, mean_scores, require_cma
 from oneiro.training.schedule import Stage
 from oneiro.training.starts import first_rows
 from oneiro.training.state import random_state, set_random_state
 from oneiro.types import Carry, TimeStep
 
 if TYPE_CHECKING:
+    from oneiro.training.recipe import Recipe
     from oneiro.training.run import Run
 
 
@@ -60,6 +61,11 @@ class Evolve(Stage):
             f"evolve the behaviour in {place}: {self.generations:,} generations of {self.cma.population} x "
             f"{self.episodes} rollouts"
         )
+
+    def require(self, recipe: "Recipe") -> None:
+        """See `Stage.require`."""
+        if self.generations:
+            require_cma()
 
     def total(self) -> int:
         """Generations."""
@@ -99,6 +105,7 @@ class Evolve(Stage):
                 }
                 if self.test_every and (generation + 1) % self.test_every == 0:
                     metrics["evolve/test"] = self._test(run, rollouts, mean, generation)
+                metrics |= rollouts.report()
                 done["history"], run.carry["mean"], run.before_save = list(evolution.history), mean, None
                 shown = run.record(
                     generation + 1, metrics, timing={"evolve/seconds": time.perf_counter() - began}
@@ -128,6 +135,7 @@ class DreamRollouts:
         self.starts: TimeStep = first_rows(run.store, stage.starts, run.stage_seed, run.device)
         self.population = Population(run.agent.behaviour)
         self.settler = Agent(run.agent.world, self.population)
+        self._require_reward()
 
     def __enter__(self) -> "DreamRollouts":
         return self
@@ -160,14 +168,37 @@ class DreamRollouts:
         )
         return score
 
+    def report(self) -> dict[str, float]:
+        """What else to log of a generation: nothing."""
+        return {}
+
+    @torch.no_grad()
+    def _require_reward(self) -> None:
+        """A world that predicts none would give every candidate the score 0."""
+        world, random = self.agent.world, random_state()
+        action = torch.zeros(1, world.spaces.action.dim, device=world.device)
+        reward = world.step(world.start(1), action).reward
+        set_random_state(random)
+        if reward is None:
+            raise OneiroError(
+                f"{type(world).__name__} predicts no reward here, so every dream would score 0 and nothing could be "
+                "selected. Let the world predict a reward (World Models: world.step_reward, with "
+                "world.predicts_end, so that it counts the steps survived), or evolve in the environment (where 'env')"
+            )
+
 
 class EnvRollouts:
-    """Returns of real episodes; a draw is an episode's seed, new in every generation."""
+    """Returns of real episodes; a draw is an episode's seed, new in every generation.
+
+    An episode that a dying worker cut short has no score: it is played again. The environment itself gives up
+    after `max_crashes` in a row.
+    """
 
     def __init__(self, stage: Evolve, run: "Run") -> None:
         self.stage, self.run = stage, run
         self.population = Population(run.agent.behaviour)
         self.agent = Agent(run.agent.world, self.population).eval()
+        self.crashed = 0
 
     def __enter__(self) -> "EnvRollouts":
         self.opened = self.run.env()
@@ -181,17 +212,29 @@ class EnvRollouts:
         """As in the dream."""
         seed = int(np.random.SeedSequence([self.run.stage_seed, generation + (1 << 32)]).generate_state(1)[0])
         returns = torch.zeros(len(weights))
-        episodes = play(
-            self.env,
-            self.agent,
-            range(len(weights)),
-            seed=seed,
-            seed_ids=draw.tolist(),
-            record=False,
-            memory=lambda ids: self.population.seat(weights[ids.to(weights.device)]),
-            on_step=lambda n: self.run.progress.advance(0, env_steps=n),
-        )
-        for episode in episodes:
-            returns[episode.id] = float(episode.info["score"])
-            self.run.tick(save=False)
+        left = list(range(len(weights)))
+        while left:
+            crashed = []
+            episodes = play(
+                self.env,
+                self.agent,
+                left,
+                seed=seed,
+                seed_ids=draw[left].tolist(),
+                record=False,
+                memory=lambda ids: self.population.seat(weights[ids.to(weights.device)]),
+                on_step=lambda n: self.run.progress.advance(0, env_steps=n),
+            )
+            for episode in episodes:
+                if episode.info["crashed"]:
+                    crashed.append(episode.id)
+                returns[episode.id] = float(episode.info["score"])
+                self.run.tick(save=False)
+            self.crashed += len(crashed)
+            left = sorted(crashed)
         return returns
+
+    def report(self) -> dict[str, float]:
+        """Episodes that crashed since the last report."""
+        crashed, self.crashed = self.crashed, 0
+        return {"evolve/crashed": float(crashed)}

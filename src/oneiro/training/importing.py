@@ -30,6 +30,7 @@ class Import(Stage):
     flush_seconds: float = 20.0  # what a kill may cost
 
     keeps: ClassVar = "episodes"
+    gathers: ClassVar = True
 
     def __post_init__(self) -> None:
         if self.shortest < 2:

@@ -34,11 +34,12 @@ from oneiro.training.acting import Acting
 from oneiro.training.actors import Actors, Role
 from oneiro.training.collectors import Collectors, check
 from oneiro.training.fit import Fit
-from oneiro.training.ray_actors import connected
+from oneiro.training.ray_actors import connected, require_ray
 from oneiro.training.schedule import Stage, add_up
 from oneiro.types import Losses
 
 if TYPE_CHECKING:
+    from oneiro.training.recipe import Recipe
     from oneiro.training.run import Run
 
 
@@ -85,6 +86,11 @@ class Online(Stage):
             f"{self.steps:,} steps{actors}; fit {parts} on {self.batch.size} x {self.batch.length} rows, "
             f"train ratio {self.train_ratio:g} ({self.updates(self.steps):,} updates)"
         )
+
+    def require(self, recipe: "Recipe") -> None:
+        """See `Stage.require`."""
+        if self.actors.num:
+            require_ray()
 
     def total(self) -> int:
         """Agent steps."""

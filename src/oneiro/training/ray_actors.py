@@ -109,11 +109,16 @@ class _Begun:
     begun: Any
 
 
+def require_ray() -> None:
+    """MissingExtra without Ray."""
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtra("ray", "ray")
+
+
 @contextmanager
 def connected(config: Actors) -> Iterator[RayCluster]:
     """The cluster that `config` names, or one on this machine. MissingExtra, or OneiroError if it does not answer."""
-    if importlib.util.find_spec("ray") is None:
-        raise MissingExtra("ray", "ray")
+    require_ray()
     address = config.address or os.environ.get(ADDRESS, "")
     if address in ("", "local"):
         folders = [os.path.abspath(folder or ".") for folder in sys.path]

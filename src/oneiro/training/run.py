@@ -16,10 +16,11 @@ from oneiro.data.episode_reader import EpisodeReader
 from oneiro.data.replay import Replay, joined
 from oneiro.data.replay_episodes import ReplayEpisodes
 from oneiro.data.store import EpisodeStore
-from oneiro.errors import OneiroError, nearest
+from oneiro.errors import OneiroError
 from oneiro.spaces import Spaces
 from oneiro.training.checkpoint import Checkpoints
 from oneiro.training.fit import Fit, Fitter
+from oneiro.training.given import Given
 from oneiro.training.guard import Guard
 from oneiro.training.log import MetricsLog
 from oneiro.training.needs import check_machine
@@ -27,7 +28,7 @@ from oneiro.training.parallel import Ranks
 from oneiro.training.progress import Progress
 from oneiro.training.recipe import Recipe, build_agent
 from oneiro.training.run_folder import RunFolder
-from oneiro.training.schedule import Stage, stages
+from oneiro.training.schedule import Stage, index_of, stages
 from oneiro.training.signals import Every, Stop
 from oneiro.training.state import (
     load_module,
@@ -58,8 +59,10 @@ class Origin:
     @classmethod
     def of(cls, folder: RunFolder) -> "Origin | None":
         """As noted in the run folder's recipe.json."""
-        saved = folder.recipe.get("origin")
-        return saved and cls(run=Path(saved["run"]), stage=saved["stage"], parts=tuple(saved["parts"]))
+        saved = folder.recipe.get("origin") or {}
+        if "run" not in saved:
+            return None
+        return cls(run=Path(saved["run"]), stage=saved["stage"], parts=tuple(saved["parts"]))
 
 
 class Trained:
@@ -121,9 +124,17 @@ class Run(Trained):
     ) -> None:
         self.ranks = ranks or Ranks()
         self.together = self.ranks  # those that are in the present stage
+        self.progress, self.stop, self.given = progress, stop, Given.of(folder)
         runtime_here = replace(recipe.runtime, device=self.ranks.device(recipe.runtime.device))
         super().__init__(replace(recipe, runtime=runtime_here), folder)
         mode: Literal["a", "r"] = "r" if self.origin else "a"
+        if self.given and keeps_streams(recipe):
+            raise OneiroError(
+                f"this recipe learns while it plays and cannot begin with the episodes of {self.given.folder}; "
+                "choose one that collects whole episodes, or leave out --origin"
+            )
+        if self.given and not folder.checkpoint.exists():
+            self.given.link(self)
         if keeps_streams(recipe):
             self.replay = open_replay(recipe, folder, self.origin, mode, self.ranks)
             self.store = ReplayEpisodes(self.replay)
@@ -134,7 +145,6 @@ class Run(Trained):
             )
         else:
             self.store = open_store(recipe, folder, self.origin, mode)
-        self.progress, self.stop = progress, stop
         self.log = MetricsLog(folder.path, recipe.log) if self.ranks.is_first else None
         self.guard = Guard(folder.path, rank=self.ranks.index)
         self.timer = Every(recipe.checkpoint.minutes)
@@ -289,6 +299,8 @@ class Run(Trained):
         if saved is None:
             if self.origin:
                 self._begin_from(self.origin)
+            if self.given:
+                self._begin_with(self.given)
             return
         state = saved.state
         self.saves, self.index, self.done = saved.step, state["index"], state["done"]
@@ -303,9 +315,7 @@ class Run(Trained):
         self.progress.note(f"resuming from checkpoint {saved.path.name}, stage {self.index + 1}")
 
     def _begin_from(self, origin: Origin) -> None:
-        names = [name for name, _ in self.stages]
-        if origin.stage not in names:
-            raise OneiroError(f"there is no stage {origin.stage!r}. {nearest(origin.stage, names)}")
+        index = index_of(origin.stage, self.stages)
         saved = Checkpoints(RunFolder.read(origin.run).checkpoint).load()
         if saved is None:
             raise OneiroError(f"{origin.run} has no checkpoint to begin with; train it first")
@@ -317,10 +327,16 @@ class Run(Trained):
                 k.removeprefix(prefix): v for k, v in saved.tensors["weights"].items() if k.startswith(prefix)
             }
             load_module(module, weights, f"{origin.run}")
-        self.index = names.index(origin.stage)
+        self.index = index
         self.progress.note(
             f"beginning at stage {origin.stage} with the world and the experience of {origin.run}"
         )
+
+    def _begin_with(self, given: Given) -> None:
+        self.index = given.first(self.stages)
+        name = self.stages[self.index][0]
+        self.progress.note(f"beginning at stage {name} with {len(self.store):,} episodes of {given.folder}")
+        self.save()
 
 
 def keeps_streams(recipe: Recipe) -> bool:

@@ -164,9 +164,10 @@ def _require_folder(path: Path) -> None:
     if path.is_dir() and not (path / "recipe.json").exists():
         found = sorted(entry.name for entry in path.iterdir() if not _is_ours(entry.name))
         if found:
+            hint = " To train on these episodes, name it with --origin." if "collection.json" in found else ""
             raise OneiroError(
                 f"{path} is not a run folder: it has no recipe.json but holds {', '.join(found[:3])}"
-                f"{' ...' if len(found) > 3 else ''}. Name a new or empty folder with --run."
+                f"{' ...' if len(found) > 3 else ''}. Name a new or empty folder with --run.{hint}"
             )
 
 

@@ -7,7 +7,7 @@ calls `run.tick()` wherever it may be interrupted; repeating it after a stop goe
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,9 +20,12 @@ from oneiro.agent import Agent
 from oneiro.data.batches import Stretch, choose, gather
 from oneiro.data.collect import play
 from oneiro.data.samplers import prefetch
+from oneiro.errors import OneiroError, nearest
 from oneiro.training.fit import Fit
+from oneiro.types import State
 
 if TYPE_CHECKING:
+    from oneiro.training.recipe import Recipe
     from oneiro.training.run import Run
 
 
@@ -31,6 +34,8 @@ class Stage(ABC):
 
     keeps: ClassVar[Literal["episodes", "streams"] | None] = None
     """What it adds to the experience: whole episodes (`run.store`), streams of rows (`run.replay`), or nothing."""
+    gathers: ClassVar[bool] = False
+    """It does nothing but add episodes, so that it is skipped where they are given."""
 
     @abstractmethod
     def run(self, run: "Run") -> None:
@@ -44,6 +49,9 @@ class Stage(ABC):
     def total(self) -> int:
         """How many ticks the progress bar has; 0: nothing to do."""
 
+    def require(self, recipe: "Recipe") -> None:  # noqa: B027 - most stages need nothing
+        """Raise OneiroError for what would stop this stage later: a missing extra, too small a replay."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Collect(Stage):
@@ -55,10 +63,15 @@ class Collect(Stage):
     flush_seconds: float = 20.0  # what a kill may cost
 
     keeps: ClassVar = "episodes"
+    gathers: ClassVar = True
 
     def line(self) -> str:
         """See `Stage.line`."""
         return f"collect {self.episodes:,} episodes with {_name(self.policy) if self.policy else 'the agent'}"
+
+    def require(self, recipe: "Recipe") -> None:
+        """See `Stage.require`."""
+        (self.env or recipe.env).require()
 
     def total(self) -> int:
         """Episodes."""
@@ -67,9 +80,11 @@ class Collect(Stage):
     def run(self, run: "Run") -> None:
         """Episode k depends on (seed, k) alone, so those a stop cut short are simply played again."""
         store, done = run.collected, run.done
-        done.setdefault("first", int(store.ids[-1]) + 1 if len(store) else 0)
+        if "first" not in done:
+            done["first"] = int(store.ids[-1]) + 1 if len(store) else 0
+            run.save()  # before the first flush: a kill must not make its episodes look like older ones
         ids = range(done["first"], done["first"] + self.episodes)
-        missing = [i for i in ids if i not in store]
+        missing = store.missing(ids)
         run.progress.advance(self.episodes - len(missing))
         policy = self.policy if run.round == 1 else None
         agent = Agent(run.agent.world, policy.build(run.spaces)) if policy else run.agent
@@ -118,6 +133,11 @@ class Update(Stage):
         parts = " + ".join(a for group in self.fit.groups for a in group.address)
         return f"fit {parts}: {self.updates:,} updates on {_name(self.batch)}"
 
+    def require(self, recipe: "Recipe") -> None:
+        """See `Stage.require`."""
+        if self.updates:
+            self.batch.require_capacity(recipe.data.capacity)
+
     def total(self) -> int:
         """Updates."""
         return self.updates
@@ -135,7 +155,9 @@ class Update(Stage):
             before = None if sampler.starts_epoch(k) else run.carry.get("before")
             began = time.perf_counter()
             losses = fitter.apply(tree.to(batch, run.device), before)
-            if losses.after is not None and not sampler.starts_epoch(k + 1):
+            if sampler.starts_epoch(k + 1) or run.guard.in_a_row or not _is_finite(losses.after):
+                run.carry.pop("before", None)  # after a bad batch the streams go on from a blank state
+            else:
                 run.carry["before"] = losses.after
             run.done["updates"] = k + 1
             self._note(run, losses.metrics, k + 1, time.perf_counter() - began)
@@ -203,12 +225,32 @@ def stages(schedule: Any) -> list[tuple[str, Stage]]:
     return [(name if r == 0 else f"{name}/{r + 1}", stage) for r in range(rounds) for name, stage in once]
 
 
+def index_of(name: str, named: Sequence[tuple[str, Stage]]) -> int:
+    """Where a stage is in the schedule; OneiroError that names the nearest."""
+    names = [known for known, _ in named]
+    if name not in names:
+        raise OneiroError(f"there is no stage {name!r}. {nearest(name, names)}")
+    return names.index(name)
+
+
+def require(recipe: "Recipe") -> None:
+    """Raise OneiroError before anything is done, for what would stop one of the recipe's stages later."""
+    recipe.env.require()
+    for _, stage in stages(recipe.schedule):
+        stage.require(recipe)
+
+
 def add_up(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
     """Add metrics to running sums, and 1 to their "count". In float64, which Apple's GPUs lack."""
     is_apple = any(value.device.type == "mps" for value in metrics.values())
     for name, value in {**metrics, "count": torch.ones(())}.items():
         wide = value.to(torch.float32 if is_apple else torch.float64)
         sums[name] = sums[name] + wide if name in sums else wide
+
+
+def _is_finite(state: State | None) -> bool:
+    """False also if there is none."""
+    return state is not None and all(bool(x.isfinite().all()) for x in tree.leaves(state))
 
 
 def _name(config: Any) -> str:

@@ -108,15 +108,15 @@ class VMC(WorldModel):
     def observe(self, state: State, row: TimeStep) -> State:
         """M folds in the step that led here, V encodes what is seen now."""
         h, c = self._remember(state, row.action)
-        going = (~row.is_first).to(h.dtype)[:, None]
+        h, c = (torch.where(row.is_first[:, None], 0.0, x) for x in (h, c))  # also where it is NaN
         mu, logvar = self._encode(row)
         z = mu if self.config.seeing == "mean" else mu + (0.5 * logvar).exp() * torch.randn_like(mu)
         return {
             "z": z,
             "mu": mu,
             "logvar": logvar,
-            "h": h * going,
-            "c": c * going,
+            "h": h,
+            "c": c,
             "is_first": row.is_first.float(),
             "draw": state["draw"],
         }
