@@ -119,6 +119,12 @@ class Spaces:
             raise OneiroError(
                 f"expected a Dict of named modalities, got {obs}; build it with oneiro.envs.make"
             )
+        for name, space in obs.items():
+            if len(space.shape or ()) == 3 and space.dtype != np.uint8:
+                raise OneiroError(
+                    f"the observation {name!r} is a picture of {space.dtype}; pictures are uint8, 0 to 255. Let the "
+                    "environment return such, for example with gymnasium.wrappers.TransformObservation"
+                )
         shapes = {name: tuple(space.shape or ()) for name, space in obs.items()}
         classes = {name: space.n for name, space in obs.items() if isinstance(space, OneHot)}
         return cls(shapes, ActionCodec.of(action), classes)

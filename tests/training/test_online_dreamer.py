@@ -12,7 +12,7 @@ from oneiro import tree
 from oneiro.behaviours.actor_critic import ActorCriticConfig
 from oneiro.data.replayed import Replayed
 from oneiro.envs.toy import ToyConfig
-from oneiro.training import estimate
+from oneiro.training import estimate, played
 from oneiro.training.fit import Fit, Group
 from oneiro.training.laprop import LaProp
 from oneiro.training.log import LogConfig, read_metrics
@@ -77,7 +77,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, looks: int):
 
 
 def test_the_estimate_counts_rows_updates_and_latents(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(estimate, "_PATIENCE", 0.3)
+    monkeypatch.setattr(played, "_PATIENCE", 0.3)
     plan = estimate.estimate(dreamer())
     assert plan.rows == 120
     latents = 2 * 64 + 8  # h in half precision, z in bytes

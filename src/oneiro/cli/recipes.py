@@ -38,7 +38,7 @@ def list_command(arguments: Sequence[str]) -> None:
 class Show:
     """Parts with exact parameter counts, schedule, memory, disk and time, before anything starts."""
 
-    time: bool = True  # measure a few steps of every stage to estimate hours (some seconds)
+    time: bool = True  # try a moment of every stage to estimate rows, disk and hours (some seconds)
     json: bool = False  # machine-readable output
     fit: str = ""  # an amount of memory, such as 24GB: name the largest size and batch that fit instead
 

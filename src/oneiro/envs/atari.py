@@ -100,6 +100,11 @@ class AtariConfig(EnvConfig):
         """See `EnvConfig.benchmark`."""
         return f"atari100k/{self.game}"
 
+    @property
+    def longest(self) -> int:
+        """See `EnvConfig.longest`."""
+        return -(-self.protocol.limit // self.protocol.skip)
+
     def require(self) -> None:
         """MissingExtra without ale-py; OneiroError for a game it does not have."""
         super().require()

@@ -64,6 +64,11 @@ class CarRacingConfig(EnvConfig):
             return "gymnasium"
         return "envpool" if importlib.util.find_spec("envpool") else "gymnasium"
 
+    @property
+    def longest(self) -> int:
+        """See `EnvConfig.longest`."""
+        return self.max_steps
+
     def require(self) -> None:
         """See `EnvConfig.require`."""
         package, extra = self.packages[self.chosen]

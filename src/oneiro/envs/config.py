@@ -57,6 +57,11 @@ class EnvConfig(ABC):
         return 0.0
 
     @property
+    def longest(self) -> int:
+        """Steps of the agent after which an episode ends at the latest; 0 if nobody knows."""
+        return 0
+
+    @property
     def benchmark(self) -> str:
         """The task as scores are published under it, "suite/task"; "" if there are none."""
         return ""

@@ -40,6 +40,11 @@ class CrafterConfig(EnvConfig):
         """See `EnvConfig.benchmark`."""
         return "crafter/reward" if self.reward and self.max_steps == 10_000 else ""
 
+    @property
+    def longest(self) -> int:
+        """See `EnvConfig.longest`."""
+        return self.max_steps
+
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
         return Crafter(self)

@@ -73,6 +73,11 @@ class DMCConfig(EnvConfig):
             return f"dmc-proprio/{self.task}"
         return f"dmc-vision/{self.task}" if self.shows == "image" and self.quality == "standard" else ""
 
+    @property
+    def longest(self) -> int:
+        """See `EnvConfig.longest`."""
+        return -(-1000 // self.action_repeat)
+
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
         return DMC(self)

@@ -59,6 +59,11 @@ class GymConfig(EnvConfig):
         """See `EnvConfig.frames_per_step`; a frame is a step of the environment."""
         return self.action_repeat
 
+    @property
+    def longest(self) -> int:
+        """See `EnvConfig.longest`."""
+        return -(-(self.max_steps or find(self.id).max_episode_steps or 0) // self.action_repeat)
+
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
         spec = find(self.id)

@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium import spaces
 
 from oneiro.envs.image import bilinear, shrink
-from oneiro.envs.slots import fault
+from oneiro.envs.slots import Rules
 from oneiro.errors import OneiroError
 from oneiro.onehot import OneHot
 
@@ -91,8 +91,8 @@ def _parts(space: gymnasium.Space, size: int, path: tuple[Any, ...]) -> Iterator
         return
     name = _name(path, space)
     if isinstance(space, spaces.Discrete):
-        shown, start = OneHot(int(space.n)), int(space.start)
-        yield Modality(name, path, shown, lambda value: shown.row(int(_checked(name, value, space)) - start))
+        shown, start, rules = OneHot(int(space.n)), int(space.start), Rules(space)
+        yield Modality(name, path, shown, lambda value: shown.row(int(_checked(name, value, rules)) - start))
     elif isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
         sizes, starts = _groups(space)
         for index, (n, start) in enumerate(zip(sizes, starts, strict=True)):
@@ -145,8 +145,8 @@ def _box(name: str, path: tuple[Any, ...], space: spaces.Box, size: int) -> Moda
         )
     channels = 1 if len(space.shape) == 2 else space.shape[axis]
     shape = (3 if channels == 1 else channels, size, size)
-    picture = spaces.Box(0, 255, shape, np.uint8)
-    return Modality(name, path, picture, lambda value: _picture(_checked(name, value, space), axis, size))
+    picture, rules = spaces.Box(0, 255, shape, np.uint8), Rules(space)
+    return Modality(name, path, picture, lambda value: _picture(_checked(name, value, rules), axis, size))
 
 
 def _colour_axis(space: spaces.Box) -> int | None:
@@ -169,8 +169,8 @@ def _picture(value: np.ndarray, axis: int, size: int) -> np.ndarray:
     return np.stack([bilinear(frame[:, :, channel], size) for channel in range(frame.shape[2])])
 
 
-def _checked(name: str, value: Any, space: gymnasium.Space) -> Any:
-    if complaint := fault(value, space):
+def _checked(name: str, value: Any, rules: Rules) -> Any:
+    if complaint := rules.fault(value):
         raise ValueError(f"{name} {complaint}")
     return value
 

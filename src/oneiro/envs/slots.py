@@ -61,6 +61,7 @@ class Slots:
         self.config = config
         self.arrays: dict[str, np.ndarray] = {}
         self._envs: dict[int, gymnasium.Env] = {}
+        self._rules: dict[int, dict[str, Rules]] = {}
         self._where: dict[int, tuple[int | None, int]] = {}  # slot -> seed and step, for messages
 
     def spaces(self, slot: int) -> tuple[gymnasium.spaces.Dict, gymnasium.Space]:
@@ -101,7 +102,10 @@ class Slots:
 
     def _open(self, slot: int) -> gymnasium.Env:
         if slot not in self._envs:
-            self._envs[slot] = self.config.env()
+            env = self._envs[slot] = self.config.env()
+            space = env.observation_space
+            if isinstance(space, gymnasium.spaces.Dict):
+                self._rules[slot] = {key: Rules(part) for key, part in space.items()}
         return self._envs[slot]
 
     def _drop(self, slot: int) -> None:
@@ -125,13 +129,12 @@ class Slots:
     def _write(
         self, slot: int, obs: Any, reward: Any, terminated: Any, truncated: Any, info: dict[str, Any]
     ) -> None:
-        space = self._envs[slot].observation_space
-        assert isinstance(space, gymnasium.spaces.Dict)
-        if not isinstance(obs, dict) or obs.keys() != space.keys():
+        rules = self._rules[slot]
+        if not isinstance(obs, dict) or obs.keys() != rules.keys():
             found = sorted(obs) if isinstance(obs, dict) else type(obs).__name__
-            raise self._error(slot, f"the observation is {found}, its space has {sorted(space.keys())}")
-        for key, part in space.items():
-            if complaint := fault(obs[key], part):
+            raise self._error(slot, f"the observation is {found}, its space has {sorted(rules)}")
+        for key, rule in rules.items():
+            if complaint := rule.fault(obs[key]):
                 raise self._error(slot, f"observation {key!r} {complaint}")
             self.arrays[f"obs/{key}"][slot] = obs[key]
         try:
@@ -153,21 +156,45 @@ class Slots:
         )
 
 
-def fault(value: Any, space: gymnasium.Space) -> str:
-    """What is wrong with `value` as an element of `space`: "is NaN", ...; "" if nothing."""
-    if isinstance(space, gymnasium.spaces.Discrete):
-        return "" if space.contains(value) else f"is {value!r}, not in {space}"
-    array = np.asarray(value)
-    if array.shape != space.shape or array.dtype != space.dtype:
-        return f"is {array.dtype} {list(array.shape)}, its space says {space.dtype} {list(space.shape or ())}"
-    if not np.issubdtype(array.dtype, np.floating):
-        return ""  # the integers of a type fill its usual bounds; a check would cost more than it finds
-    if not np.isfinite(array).all():
-        return f"is {'NaN' if np.isnan(array).any() else 'infinite'}"
-    if isinstance(space, gymnasium.spaces.Box):
-        low, high = space.low, space.high
-        if (array < low - TOLERANCE * (1 + np.abs(low))).any():
-            return f"is {array.min():g}, below its space's bounds"
-        if (array > high + TOLERANCE * (1 + np.abs(high))).any():
-            return f"is {array.max():g}, above its space's bounds"
-    return ""
+class Rules:
+    """What an element of `space` must be; bounds that its type keeps to anyway (uint8 in 0..255) cost nothing."""
+
+    def __init__(self, space: gymnasium.Space) -> None:
+        self.space = space
+        self.bounds = _bounds(space)
+
+    def fault(self, value: Any) -> str:
+        """What is wrong with `value`: "is NaN", ...; "" if nothing."""
+        space = self.space
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return "" if space.contains(value) else f"is {value!r}, not in {space}"
+        array = np.asarray(value)
+        if array.shape != space.shape or array.dtype != space.dtype:
+            return f"is {array.dtype} {list(array.shape)}, its space says {space.dtype} {list(space.shape or ())}"
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            return f"is {'NaN' if np.isnan(array).any() else 'infinite'}"
+        if self.bounds is None:
+            return ""
+        low, high = self.bounds
+        if (wrong := array < low).any():
+            return f"is {array[wrong].min():g}, below its space's bounds"
+        if (wrong := array > high).any():
+            return f"is {array[wrong].max():g}, above its space's bounds"
+        return ""
+
+
+def _bounds(space: gymnasium.Space) -> tuple[np.ndarray, np.ndarray] | None:
+    """(least, greatest) of each number, with some room for the rounding of floats; None if the type keeps to them."""
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return np.zeros(space.shape, space.dtype), np.ones(space.shape, space.dtype)
+    if not isinstance(space, gymnasium.spaces.Box):
+        return None
+    low, high = space.low, space.high
+    if np.issubdtype(space.dtype, np.floating):
+        return low - TOLERANCE * (1 + np.abs(low)), high + TOLERANCE * (1 + np.abs(high))
+    if not np.issubdtype(space.dtype, np.integer):
+        return None
+    least, greatest = np.iinfo(space.dtype).min, np.iinfo(space.dtype).max
+    return None if (low == least).all() and (high == greatest).all() else (low, high)

@@ -57,6 +57,11 @@ class TakeCoverConfig(EnvConfig):
         """See `EnvConfig.frames_per_step`; a frame is a tic."""
         return self.action_repeat
 
+    @property
+    def longest(self) -> int:
+        """See `EnvConfig.longest`."""
+        return -(-self.max_tics // self.action_repeat)
+
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
         return TakeCover(self)

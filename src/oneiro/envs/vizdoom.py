@@ -87,6 +87,11 @@ class VizDoomConfig(EnvConfig):
         """See `EnvConfig.steps_per_second`."""
         return TICS_PER_SECOND / self.action_repeat
 
+    @property
+    def longest(self) -> int:
+        """See `EnvConfig.longest`."""
+        return -(-self.max_tics // self.frames_per_step)
+
     def env(self) -> gymnasium.Env:
         """See `EnvConfig.env`."""
         return VizDoom(self)

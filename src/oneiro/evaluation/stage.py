@@ -8,7 +8,7 @@ from oneiro.agent import Agent, Starts
 from oneiro.evaluation.episodes import Scores, dream_scores, evaluate
 from oneiro.evaluation.settings import frames_per_step, settings_of, task_of
 from oneiro.training.evolve import Evolve
-from oneiro.training.schedule import Stage
+from oneiro.training.schedule import Episodes, Stage
 from oneiro.training.starts import first_rows
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ class Evaluate(Stage):
     def total(self) -> int:
         """Policies."""
         return 1 + self.dream + len(self.opponents)
+
+    def plays(self, round: int) -> list[Episodes]:
+        """See `Stage.plays`."""
+        others = [
+            Episodes(count=self.episodes, policy=rival.policy, env=rival.env or self.env)
+            for rival in self.opponents
+        ]
+        return [Episodes(count=self.episodes, env=self.env), *others]
 
     def run(self, run: "Run") -> None:
         """One file for each policy in the run folder's `scores`; those already there are not played again."""

@@ -1,35 +1,28 @@
 """What a recipe would take, before anything starts: parameters, disk, RAM, GPU memory and hours.
 
-Every stage is tried for a moment on this machine (a few episodes, two updates, a few dream steps) and scaled up;
+Every stage is tried for a moment on this machine (two seconds of play, two updates, a few dream steps) and scaled up;
 nothing is looked up in a table. On the CPU an update on long sequences is tried on short ones, and its time and its
-RAM are scaled to the length. Dreams are counted to their horizon, so their time is an upper bound.
+RAM are scaled to the length. Dreams are counted to their horizon; how long episodes last is an estimate (played.py).
 """
 
+import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import psutil
 import torch
 
 from oneiro import runtime, tree
 from oneiro.agent import Agent
 from oneiro.behaviours.population import Population
-from oneiro.data.collect import play
-from oneiro.data.replay import Replay
-from oneiro.data.store import EpisodeStore
 from oneiro.dreaming import imagine
-from oneiro.errors import MissingExtra
 from oneiro.spaces import Spaces
-from oneiro.training.acting import Acting
 from oneiro.training.epochs import Epochs
 from oneiro.training.evolve import Evolve
 from oneiro.training.fit import Fitter, parameter_counts
@@ -37,13 +30,13 @@ from oneiro.training.guard import Guard
 from oneiro.training.memory_count import ALLOCATOR, blank_rows, count_update
 from oneiro.training.needs import memory_of, needs, online_stage
 from oneiro.training.online import Online
-from oneiro.training.plan import Plan, StagePlan
+from oneiro.training.plan import Duration, Plan, StagePlan
+from oneiro.training.played import Players
 from oneiro.training.recipe import Recipe
 from oneiro.training.run import GIB, build_agent
-from oneiro.training.schedule import Collect, Memorise, Stage, Update, stages
+from oneiro.training.schedule import Collect, Episodes, Memorise, Stage, Update, round_of, stages
 from oneiro.types import Carry
 
-_PATIENCE = 3.0  # seconds of playing, at most
 _ENOUGH = 2.0  # seconds of repeating a moment, after which no further repetition begins
 _LARGE = 100_000_000  # numbers of an agent above which an offline recipe is only counted
 _TRIED = 8 << 30  # bytes of an update above which it is not tried
@@ -60,23 +53,20 @@ def estimate(recipe: Recipe, *, timed: bool = True) -> Plan:
         return _estimate_large(recipe, spaces, report.device)
     agent = build_agent(recipe, spaces).to(report.device).eval()
     notes: list[str] = []
-    play_facts = _Played.measure(recipe, agent, notes) if timed else _Played()
     named = stages(recipe.schedule)
-    plans: list[StagePlan] = []
+    durations: list[Duration | None] = [None] * len(named)
     peaks = [float(_peak())]
-    for name, stage in named:
-        seconds = _seconds(stage, recipe, agent, play_facts, peaks) if timed else None
-        plans.append(StagePlan(name=name, about=stage.line(), seconds=seconds))
-    episodes = sum(s.episodes for _, s in named if isinstance(s, Collect))
-    steps = sum(s.collected for _, s in named if isinstance(s, Epochs))
-    rows = min(int(episodes * play_facts.rows_per_episode) + steps, recipe.data.capacity)
+    with Players(recipe, agent, notes) if timed else nullcontext() as players:
+        replay = _Replay.of(recipe, players)
+        if players:
+            durations = [_duration(*each, recipe, agent, players, replay, peaks) for each in named]
     gpu = torch.cuda.max_memory_allocated(report.device) / GIB if report.device.type == "cuda" else 0.0
     return Plan(
         device=runtime.describe_device(report.device),
         parameters=parameter_counts(agent),
-        schedule=plans,
-        rows=rows,
-        replay_gib=rows * play_facts.bytes_per_row / GIB,
+        schedule=[StagePlan.of(n, s.line(), d) for (n, s), d in zip(named, durations, strict=True)],
+        rows=replay.rows,
+        replay_gib=replay.gib,
         ram_gib=max(*peaks, _peak()) / GIB + recipe.data.ram,
         gpu_gib=gpu,
         notes=notes,
@@ -112,9 +102,9 @@ def _estimate_large(recipe: Recipe, spaces: Spaces, device: torch.device) -> Pla
     return Plan(
         device=runtime.describe_device(device),
         parameters=parameters,
-        schedule=[StagePlan(name=name, about=stage.line(), seconds=None) for name, stage in named],
-        rows=0,
-        replay_gib=0.0,
+        schedule=[StagePlan.of(name, stage.line(), None) for name, stage in named],
+        rows=None,
+        replay_gib=None,
         ram_gib=_peak() / GIB + recipe.data.ram + (0.0 if is_gpu else need),
         gpu_gib=need if is_gpu else 0.0,
         notes=notes,
@@ -134,15 +124,16 @@ def _estimate_online(recipe: Recipe, spaces: Spaces, device: torch.device, timed
             f"{wanted / GIB:.1f} GiB of {kind} are needed and the machine has {there / GIB:.1f}; --fit "
             f"{there // GIB}GiB names what fits"
         )
-    played, plans = _Played(), [(name, stage, None) for name, stage in stages(recipe.schedule)]
+    row, named = None, stages(recipe.schedule)
+    durations: list[Duration | None] = [None] * len(named)
     if timed and need.gpu + need.update > min(there, _TRIED):
         notes.append("time was not measured: an update is too large to be tried")
     elif timed:
         agent = build_agent(recipe, spaces).to(device).eval()
-        played = _Played.measure(recipe, agent, notes)
-        plans = [(name, stage, _seconds(stage, recipe, agent, played, [])) for name, stage, _ in plans]
-    bytes_per_row = played.bytes_per_row or need.row
-    if not played.bytes_per_row:
+        with Players(recipe, agent, notes) as players:
+            durations = [_duration(*each, recipe, agent, players, _Replay(), []) for each in named]
+            row = (found := players.live(stage.policy)) and found.bytes_per_row
+    if not row:
         notes.append(
             "disk is the worst case: nothing was played, so rows count as if they were not compressed"
         )
@@ -151,9 +142,9 @@ def _estimate_online(recipe: Recipe, spaces: Spaces, device: torch.device, timed
     return Plan(
         device=runtime.describe_device(device),
         parameters=counted.parameters,
-        schedule=[StagePlan(name=n, about=s.line(), seconds=x) for n, s, x in plans],
+        schedule=[StagePlan.of(n, s.line(), d) for (n, s), d in zip(named, durations, strict=True)],
         rows=need.rows,
-        replay_gib=need.rows * bytes_per_row / GIB,
+        replay_gib=need.rows * (row or need.row) / GIB,
         ram_gib=need.ram / GIB,
         gpu_gib=need.gpu / GIB,
         ram_bytes=need.ram_bytes,
@@ -162,118 +153,80 @@ def _estimate_online(recipe: Recipe, spaces: Spaces, device: torch.device, timed
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Played:
-    """What a few episodes with the first policy of the schedule told."""
+class _Replay:
+    """Rows of whole episodes in the end; None: not measured."""
 
-    rows_per_second: float | None = None
-    rows_per_episode: float = 0.0
-    bytes_per_row: float = 0.0
+    rows: int | None = None
+    most: int | None = None
+    """If every episode lasted to its environment's limit."""
+    bytes_per_row: float | None = None
 
     @classmethod
-    def measure(cls, recipe: Recipe, agent: Agent, notes: list[str]) -> "_Played":
-        first = next(
-            (s for _, s in stages(recipe.schedule) if isinstance(s, Collect | Epochs | Online)), None
-        )
-        if first is None:
+    def of(cls, recipe: Recipe, players: Players | None) -> "_Replay":
+        """What the stages of a recipe collect."""
+        if not recipe.env.is_playable:  # recorded video, which nobody has looked at
             return cls()
-        player = Agent(agent.world, first.policy.build(agent.world.spaces)) if first.policy else agent
-        try:
-            env = recipe.env.make()
-        except MissingExtra as missing:
-            notes.append(f"the environment was not tried: {missing}")
-            return cls()
-        if isinstance(first, Online):
-            return cls._live(recipe, player, env)
-        return cls._collect(recipe, player, env)
-
-    @classmethod
-    def _live(cls, recipe: Recipe, player: Agent, env: gymnasium.vector.VectorEnv) -> "_Played":
-        """Act and store as `Online` does, without updates."""
-        episodes = 0
-        with tempfile.TemporaryDirectory() as folder:
-            replay = Replay(Path(folder), streams=env.num_envs, ram=int(recipe.data.ram * GIB))
-            device = player.world.device
-            acting = Acting(player, env, replay, seed=recipe.seed, device=device, overlap=False)
-            began = time.perf_counter()
-            try:
-                while time.perf_counter() - began < _PATIENCE:
-                    episodes += len(acting.live().ended)
-                    acting.go_on()
-            finally:
-                env.close()
-            seconds = time.perf_counter() - began
-            replay.flush()
-            size = sum(file.stat().st_size for file in Path(folder).rglob("*.rows"))
-            latents = replay.memo_type.nbytes if replay.memo_type else 0
-            return cls(
-                rows_per_second=replay.rows / seconds,
-                rows_per_episode=replay.rows / max(1, episodes),
-                bytes_per_row=size / replay.rows + latents,
-            )
-
-    @classmethod
-    def _collect(cls, recipe: Recipe, player: Agent, env: gymnasium.vector.VectorEnv) -> "_Played":
-        """Play whole episodes as `Collect` does."""
-        steps = 0
-
-        def count(n: int) -> None:
-            nonlocal steps
-            steps += n
-
-        began, episodes = time.perf_counter(), []
-        with tempfile.TemporaryDirectory() as folder:
-            store = EpisodeStore(Path(folder) / "replay", ram=GIB // 4, capacity=recipe.data.capacity)
-            try:
-                for episode in islice(
-                    play(env, player, range(10_000), seed=recipe.seed, explore=True, on_step=count), 64
-                ):
-                    episodes.append(len(episode))
-                    store.add(episode)
-                    if time.perf_counter() - began > _PATIENCE:
-                        break
-            finally:
-                env.close()
-            seconds = time.perf_counter() - began
-            store.flush()
-            size = sum(f.stat().st_size for f in (Path(folder) / "replay").rglob("*") if f.is_file())
-        rows = sum(episodes)
+        about, most, row = 0.0, 0.0, None
+        for name, stage in stages(recipe.schedule):
+            if isinstance(stage, Epochs):
+                about, most = about + stage.collected, most + stage.collected
+                played = players and players.of(Episodes(count=0))
+                row = row or (played and played.bytes_per_row)
+            for episodes in stage.plays(round_of(name)) if isinstance(stage, Collect) else ():
+                if (played := players and players.of(episodes)) is None or played.rows is None:
+                    return cls()
+                row = row or played.bytes_per_row
+                about += episodes.count * played.rows
+                most += episodes.count * (played.longest + 1) if played.longest else math.inf
         return cls(
-            rows_per_second=max(steps, rows) / seconds,
-            rows_per_episode=rows / len(episodes),
-            bytes_per_row=size / rows,
+            rows=min(round(about), recipe.data.capacity),
+            most=None if most == math.inf else min(round(most), recipe.data.capacity),
+            bytes_per_row=row,
         )
 
+    @property
+    def gib(self) -> float | None:
+        """On the disk."""
+        if self.rows is None or (self.rows and self.bytes_per_row is None):
+            return None
+        return self.rows * (self.bytes_per_row or 0.0) / GIB
 
-def _seconds(stage: Stage, recipe: Recipe, agent: Agent, played: _Played, peaks: list[float]) -> float | None:
-    """Time of a whole stage, scaled up from a moment of it; `peaks` is given the RAM of its updates."""
+
+def _duration(
+    name: str,
+    stage: Stage,
+    recipe: Recipe,
+    agent: Agent,
+    players: Players,
+    replay: _Replay,
+    peaks: list[float],
+) -> Duration | None:
+    """Of a whole stage, scaled up from a moment of it; `peaks` is given the RAM of its updates."""
     match stage:
-        case Collect():
-            return _playing(stage.episodes, played)
         case Update():
-            return stage.updates * _update_seconds(stage, agent, peaks) if stage.updates else 0.0
+            return Duration.of(stage.updates * _update_seconds(stage, agent, peaks) if stage.updates else 0.0)
         case Online():
-            rate = played.rows_per_second
             updates = stage.updates(stage.steps) * _update_seconds(stage, agent, peaks)
-            return None if rate is None else stage.steps / rate + updates
+            played = players.live(stage.policy)
+            return played and Duration.of(stage.steps / played.rate + updates)
         case Epochs():
-            rate = played.rows_per_second
             updates = sum(_task_seconds(stage, i, agent, peaks) for i in range(len(stage.tasks)))
-            return None if rate is None else stage.collected / rate + updates
+            played = players.of(Episodes(count=0))
+            return played and Duration.of(stage.collected / played.rate + updates)
         case Memorise():
-            collected = sum(s.episodes for _, s in stages(recipe.schedule) if isinstance(s, Collect))
-            return collected * played.rows_per_episode * _memo_seconds(stage, agent)
-        case Evolve(where="env"):
-            playing = _playing(stage.cma.population * stage.episodes, played)
-            return None if playing is None else stage.generations * playing
-        case Evolve():
-            return stage.generations * stage.horizon * _dream_seconds(stage, agent)
-    policies = getattr(stage, "episodes", 0) * (1 + len(getattr(stage, "rivals", ())))
-    return _playing(policies, played)
-
-
-def _playing(episodes: int, played: _Played) -> float | None:
-    rate = played.rows_per_second
-    return None if rate is None else episodes * played.rows_per_episode / rate
+            if replay.rows is None:
+                return None
+            row = _memo_seconds(stage, agent)
+            return Duration(about=replay.rows * row, most=replay.most and replay.most * row)
+        case Evolve(where="dream"):
+            generations = stage.rollouts() / (stage.cma.population * stage.episodes)
+            return Duration.of(generations * stage.horizon * _dream_seconds(stage, agent))
+    found = [(episodes.count, players.of(episodes)) for episodes in stage.plays(round_of(name))]
+    total = Duration.of(0.0) if found else None
+    for count, played in found:
+        duration = played and played.duration(count)
+        total = total + duration if total and duration else None
+    return total
 
 
 def _update_seconds(stage: Update | Online, agent: Agent, peaks: list[float]) -> float:

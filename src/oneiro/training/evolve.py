@@ -20,7 +20,7 @@ from oneiro.data.collect import play
 from oneiro.dreaming import dream_score
 from oneiro.errors import OneiroError
 from oneiro.training.cma_es import CMA, Evolution, Seeds, draws, mean_scores, require_cma
-from oneiro.training.schedule import Stage
+from oneiro.training.schedule import Episodes, Stage
 from oneiro.training.starts import first_rows
 from oneiro.training.state import random_state, set_random_state
 from oneiro.types import Carry, TimeStep
@@ -70,6 +70,15 @@ class Evolve(Stage):
     def total(self) -> int:
         """Generations."""
         return self.generations
+
+    def rollouts(self) -> int:
+        """Of all generations and of the tests between them."""
+        tests = self.generations // self.test_every if self.test_every else 0
+        return self.generations * self.cma.population * self.episodes + tests * self.test_episodes
+
+    def plays(self, round: int) -> list[Episodes]:
+        """See `Stage.plays`."""
+        return [Episodes(count=self.rollouts(), candidates=True)] if self.where == "env" else []
 
     def run(self, run: "Run") -> None:
         """History of scores and best mean are saved; the search distribution is rebuilt from them."""

@@ -28,7 +28,7 @@ from oneiro.training.parallel import Ranks
 from oneiro.training.progress import Progress
 from oneiro.training.recipe import Recipe, build_agent
 from oneiro.training.run_folder import RunFolder
-from oneiro.training.schedule import Stage, index_of, stages
+from oneiro.training.schedule import Stage, index_of, round_of, stages
 from oneiro.training.signals import Every, Stop
 from oneiro.training.state import (
     load_module,
@@ -172,7 +172,7 @@ class Run(Trained):
     @property
     def round(self) -> int:
         """1, or n for the n-th repetition of the schedule."""
-        return int(self.stages[self.index][0].partition("/")[2] or 1)
+        return round_of(self.stages[self.index][0])
 
     def train(self) -> None:
         """Run what is left of the schedule. Raises `Stopped` after saving if asked to stop."""

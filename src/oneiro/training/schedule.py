@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from oneiro.training.run import Run
 
 
+@dataclass(frozen=True, kw_only=True)
+class Episodes:
+    """Episodes that a stage plays in a real environment."""
+
+    count: int
+    policy: Any = None  # config of a random behaviour; None = the agent
+    env: Any = None  # None = the recipe's
+    candidates: bool = False  # every row acts with weights of its own
+
+
 class Stage(ABC):
     """One entry of a schedule."""
 
@@ -51,6 +61,10 @@ class Stage(ABC):
 
     def require(self, recipe: "Recipe") -> None:  # noqa: B027 - most stages need nothing
         """Raise OneiroError for what would stop this stage later: a missing extra, too small a replay."""
+
+    def plays(self, round: int) -> list[Episodes]:
+        """Whole episodes that it plays in the `round`th round of the schedule (from 1), for `oneiro show`."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +90,10 @@ class Collect(Stage):
     def total(self) -> int:
         """Episodes."""
         return self.episodes
+
+    def plays(self, round: int) -> list[Episodes]:
+        """See `Stage.plays`."""
+        return [Episodes(count=self.episodes, policy=self.policy if round == 1 else None, env=self.env)]
 
     def run(self, run: "Run") -> None:
         """Episode k depends on (seed, k) alone, so those a stop cut short are simply played again."""
@@ -238,6 +256,11 @@ def require(recipe: "Recipe") -> None:
     recipe.env.require()
     for _, stage in stages(recipe.schedule):
         stage.require(recipe)
+
+
+def round_of(name: str) -> int:
+    """The round that a stage of this name belongs to, from 1."""
+    return int(name.partition("/")[2] or 1)
 
 
 def add_up(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:

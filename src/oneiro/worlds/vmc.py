@@ -32,12 +32,13 @@ import torch
 from torch import Tensor, nn
 
 from oneiro import tree
+from oneiro.errors import OneiroError
 from oneiro.nets.conv_vae import ConvVAE, vae_loss
 from oneiro.nets.lstm import LSTM, lstm_step
 from oneiro.nets.mdn import SamplingHead, mdn_head_nll, mdn_head_sample, restart_loss
 from oneiro.nets.prepared import Prepared
 from oneiro.runtime import compute_dtype
-from oneiro.spaces import Spaces, to_float
+from oneiro.spaces import ActionCodec, Spaces, to_float
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
 from oneiro.world import Step, WorldModel
 
@@ -84,6 +85,11 @@ class VMC(WorldModel):
     def __init__(self, config: VMCConfig, spaces: Spaces) -> None:
         super().__init__()
         spaces.require_image(64, "VMC")
+        if config.action_input == "thirds" and (spaces.action.is_discrete or spaces.action.dim != 1):
+            raise OneiroError(
+                "action_input 'thirds' takes an action that is one number, as TakeCover's; here it is "
+                f"{_called(spaces.action)}. Set --world.action-input raw"
+            )
         self.config, self.spaces = config, spaces
         self.feature_dim = config.z_dim + (len(config.feature) - 1) * config.hidden_dim
         dtype = compute_dtype(config.compute_dtype)
@@ -275,6 +281,10 @@ class VMC(WorldModel):
         if self.config.ending == "threshold":
             return (logit <= 0).to(logit.dtype)
         return torch.sigmoid(-logit.float())
+
+
+def _called(codec: ActionCodec) -> str:
+    return f"one of {codec.groups} choices" if codec.is_discrete else f"{codec.dim} numbers"
 
 
 class Memory(nn.Module):
