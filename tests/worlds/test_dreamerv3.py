@@ -42,6 +42,36 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     assert m["kl_dyn"] >= 1
 
 
+@pytest.mark.parametrize(
+    "name", ["reward", "cont", "kl_dyn", "kl_rep", "kl", "loss", "values", "type", "update", "float", "a.b"]
+)
+def test_an_observation_may_have_any_name(name: str) -> None:
+    """It is explained as under its usual name: same loss, gradient of its own head, drawn."""
+    plain, named = Spaces({"vector": (5,)}, ActionCodec(3)), Spaces({name: (5,)}, ActionCodec(3))
+    batch = rows(plain)
+    torch.manual_seed(3)
+    world = build(plain, vector_weight=2.0)
+    torch.manual_seed(3)
+    other = build(named, vector_weight=2.0)
+    torch.manual_seed(4)
+    expected = world.losses(batch, ["all"]).by_part["all"]
+    torch.manual_seed(4)
+    found = other.losses(replace(batch, obs={name: batch.obs["vector"]}), ["all"])
+    assert torch.equal(found.by_part["all"], expected)
+    assert {"world/reward", "world/cont", "world/kl", "world/loss"} < found.metrics.keys()
+    found.by_part["all"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in other.decoder.heads.parameters())
+    assert other.decode(other.start(2))[name].shape == (2, 5)
+    other.load_state_dict(other.state_dict())
+
+
+def test_usual_names_keep_their_weights_and_metrics() -> None:
+    world = build(BOTH)
+    assert {"decoder.heads.vector.weight", "decoder.heads.kind.bias"} < world.state_dict().keys()
+    metrics = world.losses(rows(BOTH), ["all"]).metrics
+    assert {"world/image", "world/vector", "world/kind", "world/reward"} < metrics.keys()
+
+
 def test_an_untrained_world_says_what_it_must() -> None:
     """Zero reward; log 255 nats for any target; a picture's error by hand."""
     world, batch = build(BOTH), rows(BOTH)
