@@ -155,6 +155,20 @@ def test_the_memo_is_small_and_enough() -> None:
     assert torch.equal(blank["stoch"], world.start(2)["stoch"])
 
 
+def test_a_row_beside_which_nothing_is_stored_recalls_the_beginning() -> None:
+    """The replay gives zeros for it, which are no class 0."""
+    world, batch = build(), rows()
+    with torch.no_grad():
+        world.dynamics.initial = lambda n: (torch.full((n, 16), 0.5), torch.zeros(n, 3, 4))  # a learned one
+        memo = world.memo(world.absorb(world.start(4), batch))
+    mixed = {name: torch.cat([x[:2], torch.zeros_like(x[2:])]) for name, x in memo.items()}
+    recalled = world.recall(mixed, 4)
+    assert torch.equal(recalled["deter"][:2], memo["deter"][:2].float())
+    assert recalled["stoch"][:2].sum(-1).eq(1).all()
+    for name in ("deter", "stoch"):
+        assert torch.equal(recalled[name][2:], world.start(4)[name][2:])
+
+
 def test_rows_without_a_draw_are_independent_in_a_dream() -> None:
     world = build()
     state = tree.repeat({k: v for k, v in world.start(1).items() if k != "draw"}, 64)

@@ -249,9 +249,12 @@ class DreamerV3(WorldModel):
         return {"deter": state["deter"].half(), "stoch": onehot.to_index(state["stoch"])}
 
     def recall(self, memo: dict[str, Tensor], n: int) -> State:
-        """The state that `memo` kept."""
-        stoch = onehot.from_index(memo["stoch"], self.dynamics.shape[1])
-        return {**self.start(n), "deter": memo["deter"].float(), "stoch": stoch}
+        """The state that `memo` kept; where all is zero nothing was kept, and an episode begins."""
+        start = self.start(n)
+        kept = memo["deter"].any(-1) | memo["stoch"].any(-1)  # [n]
+        found = {"deter": memo["deter"].float()}
+        found["stoch"] = onehot.from_index(memo["stoch"], self.dynamics.shape[1])
+        return {**start, **tree.where(kept, found, {name: start[name] for name in found})}
 
     def losses(self, batch: TimeStep, parts: Sequence[str], before: State | None = None) -> Losses:
         """One scalar: errors of observations, reward and continuation, and the two KLs, averaged over known rows."""
