@@ -251,7 +251,7 @@ class DreamerV3(WorldModel):
     def recall(self, memo: dict[str, Tensor], n: int) -> State:
         """The state that `memo` kept; where all is zero nothing was kept, and an episode begins."""
         start = self.start(n)
-        kept = memo["deter"].any(-1) | memo["stoch"].any(-1)  # [n]
+        kept = (memo["deter"] != 0).any(-1) | (memo["stoch"] != 0).any(-1)  # [n]
         found = {"deter": memo["deter"].float()}
         found["stoch"] = onehot.from_index(memo["stoch"], self.dynamics.shape[1])
         return {**start, **tree.where(kept, found, {name: start[name] for name in found})}
