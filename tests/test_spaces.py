@@ -96,6 +96,21 @@ def test_spaces_are_read_from_an_environment() -> None:
         Spaces.of(unnamed)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [Box(0, 1, (3, 64, 64), dtype) for dtype in (np.float32, np.float64)]
+    + [Box(0, 255, (3, 64, 64), dtype) for dtype in (np.int64, np.uint16)]
+    + [Box(0, 255, (5,), dtype) for dtype in (np.float64, np.int64, np.uint8)]
+    + [Box(0, 255, (4, 4), np.uint8), Box(0, 1, (), np.float32), Discrete(3)],
+    ids=str,
+)
+def test_what_is_no_picture_vector_or_category_is_refused(space: gymnasium.Space) -> None:
+    env = Named()
+    env.observation_space = Dict({"seen": space})
+    with pytest.raises(OneiroError, match=r"'seen' is .*uint8 \[C, H, W\].*float32 \[D\].*Modalities"):
+        Spaces.of(env)
+
+
 def test_a_world_says_which_image_it_needs() -> None:
     spaces = Spaces.of(Named())
     spaces.require_image(64, "VMC")

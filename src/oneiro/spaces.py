@@ -120,11 +120,7 @@ class Spaces:
                 f"expected a Dict of named modalities, got {obs}; build it with oneiro.envs.make"
             )
         for name, space in obs.items():
-            if len(space.shape or ()) == 3 and space.dtype != np.uint8:
-                raise OneiroError(
-                    f"the observation {name!r} is a picture of {space.dtype}; pictures are uint8, 0 to 255. Let the "
-                    "environment return such, for example with gymnasium.wrappers.TransformObservation"
-                )
+            _require_modality(name, space)
         shapes = {name: tuple(space.shape or ()) for name, space in obs.items()}
         classes = {name: space.n for name, space in obs.items() if isinstance(space, OneHot)}
         return cls(shapes, ActionCodec.of(action), classes)
@@ -137,6 +133,20 @@ class Spaces:
                 f"{world} needs an image of 3 x {size} x {size}, it is given {found or 'none'}; "
                 f"set the environment's image size to {size}"
             )
+
+
+def _require_modality(name: str, space: gymnasium.Space) -> None:
+    """OneiroError unless it is a picture, a vector or a category."""
+    if isinstance(space, OneHot):
+        return
+    kinds = {3: np.uint8, 1: np.float32}
+    if isinstance(space, gymnasium.spaces.Box) and kinds.get(len(space.shape)) == space.dtype:
+        return
+    raise OneiroError(
+        f"the observation {name!r} is {space}; an EnvConfig shows pictures as a Box of uint8 [C, H, W] from 0 to 255, "
+        "vectors as a Box of float32 [D], and categories as oneiro.onehot.OneHot(n). Convert it in `env`, or return "
+        "oneiro.envs.modalities.Modalities(env, size) there, which shows what Gymnasium's spaces hold as such"
+    )
 
 
 def to_float(image: Tensor) -> Tensor:

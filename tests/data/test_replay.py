@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -285,6 +286,29 @@ def test_rows_of_another_environment_are_refused(tmp_path):
         replay.append({k: v for k, v in rows.items() if k != "obs/image"}, *flags)
     with pytest.raises(OneiroError, match=r"deter bfloat16\[4\].*deter bfloat16\[3\]"):
         replay.append(rows, *flags, memo={"deter": torch.zeros(1, 4).bfloat16()})
+
+
+def test_a_folder_of_another_environment_is_refused(tmp_path):
+    replay = Replay(tmp_path, streams=1, env={"environment": "A", "level": 1})
+    fill(replay, 3)
+    replay.close()
+    for mode in ("a", "r"):
+        with pytest.raises(OneiroError, match=r"level: 1 there, 2 now.*another run folder"):
+            Replay(tmp_path, streams=1, env={"environment": "A", "level": 2}, mode=mode)
+    with pytest.raises(OneiroError, match=r"environment: 'A' there, 'B' now"):
+        Replay(tmp_path, streams=1, env={"environment": "B"})
+    added = Replay(tmp_path, streams=1, env={"environment": "A", "level": 1, "new": 0})
+    assert whole(added, 0) == list(range(3))
+
+
+def test_a_folder_of_before_does_not_say_its_environment(tmp_path):
+    replay = Replay(tmp_path, streams=1)
+    fill(replay, 3)
+    replay.close()
+    note = json.loads((tmp_path / "replay.json").read_text())
+    del note["env"]
+    (tmp_path / "replay.json").write_text(json.dumps(note))
+    assert whole(Replay(tmp_path, streams=1, env={"environment": "A"}), 0) == list(range(3))
 
 
 def test_too_little_ram_or_capacity_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from oneiro.envs.atari import AtariConfig, find_game
 from oneiro.envs.atari_presets import PRESETS
 from oneiro.envs.image import area, bilinear
 from oneiro.errors import MissingExtra, OneiroError
+from oneiro.evaluation.published import lookup
 from oneiro.spaces import Spaces
 from oneiro.training.recipe import restore, to_json
 
@@ -210,6 +211,10 @@ def test_games_are_found_however_they_are_written():
     assert {AtariConfig(game=name).game for name in names} == {"ms_pacman"}
     assert AtariConfig(game="UpNDown").game == find_game("upndown") == "up_n_down"
     assert AtariConfig(game="Qbert").benchmark == "atari100k/qbert"
+    for preset in PRESETS:
+        suite = "atari200m" if preset in ("dreamer-200m", "dreamerv2") else "atari100k"
+        assert AtariConfig(game="Qbert", preset=preset).benchmark == f"{suite}/qbert"
+    assert lookup("atari200m/qbert") is None  # no figure of 100k frames stands beside a run of 200 million
     with pytest.raises(OneiroError, match="Did you mean 'breakout'"):
         AtariConfig(game="braekout").make()
     with pytest.raises(OneiroError, match="Known: adventure"):

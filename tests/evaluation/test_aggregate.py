@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from oneiro.evaluation.aggregate import (
     normalise,
     probability_of_improvement,
 )
+from oneiro.evaluation.comparison import _end
 from oneiro.evaluation.published import lookup, require_methods, suites
 from oneiro.evaluation.settings import task_of
 
@@ -229,3 +231,11 @@ def test_environments_name_tasks_that_have_published_scores():
         ToyConfig(id="dodge"),
     ):
         assert other.benchmark == ""
+
+
+def test_a_run_of_200_million_frames_is_read_out_at_its_own_end():
+    def end(task):
+        return _end([SimpleNamespace(task=task, budget=204_000_000, frames=1000)], None)  # type: ignore[list-item]
+
+    assert end("atari100k/pong") == 400_000
+    assert end("atari200m/pong") == 204_000_000

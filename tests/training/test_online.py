@@ -225,6 +225,31 @@ def test_what_cannot_work_is_refused(tmp_path):
         replay.put_memo(replay.locate(np.array([[0, 0]]), 1), {"deter": torch.zeros(1, 1, 7)})
 
 
+def test_the_replay_of_another_environment_is_refused_and_kept(tmp_path):
+    """As a user copies it into another run's folder: same shapes, other game."""
+    launch(tally(), tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    for name in ("recipe.json", "replay"):
+        (tmp_path / "run" / name).rename(tmp_path / "other" / name)
+    other = tweak(tally(), {"env.id": "catch"})
+    files = sorted((tmp_path / "other" / "replay").rglob("*"))
+    with pytest.raises(OneiroError, match="id: 'counter' there, 'catch' now"):
+        launch(other, tmp_path / "other")
+    assert sorted((tmp_path / "other" / "replay").rglob("*")) == files
+    launch(tweak(tally(), {"env.timeout": 60.0}), tmp_path / "other")  # how it is run is no other environment
+
+
+def test_an_online_stage_cannot_begin_with_another_run(tmp_path):
+    launch(tally(), tmp_path / "run")
+    record = {"values": to_json(tally())}
+    record["origin"] = {"run": str(tmp_path / "run"), "stage": "online", "parts": []}
+    with (
+        RunFolder.open(tmp_path / "next", record, "test") as folder,
+        pytest.raises(OneiroError, match=r"online stage.*leave out --origin"),
+    ):
+        Run(tally(), folder, Progress("test", "cpu", tmp_path / "next", quiet=True), Stop())
+
+
 def test_a_run_with_streams_shows_its_episodes(tmp_path):
     launch(tally(), tmp_path / "run")
     trained = Trained.load(tally(), RunFolder.read(tmp_path / "run"))

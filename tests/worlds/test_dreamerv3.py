@@ -42,6 +42,36 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     assert m["kl_dyn"] >= 1
 
 
+@pytest.mark.parametrize(
+    "name", ["reward", "cont", "kl_dyn", "kl_rep", "kl", "loss", "values", "type", "update", "float", "a.b"]
+)
+def test_an_observation_may_have_any_name(name: str) -> None:
+    """It is explained as under its usual name: same loss, gradient of its own head, drawn."""
+    plain, named = Spaces({"vector": (5,)}, ActionCodec(3)), Spaces({name: (5,)}, ActionCodec(3))
+    batch = rows(plain)
+    torch.manual_seed(3)
+    world = build(plain, vector_weight=2.0)
+    torch.manual_seed(3)
+    other = build(named, vector_weight=2.0)
+    torch.manual_seed(4)
+    expected = world.losses(batch, ["all"]).by_part["all"]
+    torch.manual_seed(4)
+    found = other.losses(replace(batch, obs={name: batch.obs["vector"]}), ["all"])
+    assert torch.equal(found.by_part["all"], expected)
+    assert {"world/reward", "world/cont", "world/kl", "world/loss"} < found.metrics.keys()
+    found.by_part["all"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in other.decoder.heads.parameters())
+    assert other.decode(other.start(2))[name].shape == (2, 5)
+    other.load_state_dict(other.state_dict())
+
+
+def test_usual_names_keep_their_weights_and_metrics() -> None:
+    world = build(BOTH)
+    assert {"decoder.heads.vector.weight", "decoder.heads.kind.bias"} < world.state_dict().keys()
+    metrics = world.losses(rows(BOTH), ["all"]).metrics
+    assert {"world/image", "world/vector", "world/kind", "world/reward"} < metrics.keys()
+
+
 def test_an_untrained_world_says_what_it_must() -> None:
     """Zero reward; log 255 nats for any target; a picture's error by hand."""
     world, batch = build(BOTH), rows(BOTH)
@@ -123,6 +153,20 @@ def test_the_memo_is_small_and_enough() -> None:
     assert torch.allclose(recalled["deter"], state["deter"], atol=1e-3)
     blank = world.recall(world.memo(world.start(2)), 2)
     assert torch.equal(blank["stoch"], world.start(2)["stoch"])
+
+
+def test_a_row_beside_which_nothing_is_stored_recalls_the_beginning() -> None:
+    """The replay gives zeros for it, which are no class 0."""
+    world, batch = build(), rows()
+    with torch.no_grad():
+        world.dynamics.initial = lambda n: (torch.full((n, 16), 0.5), torch.zeros(n, 3, 4))  # a learned one
+        memo = world.memo(world.absorb(world.start(4), batch))
+    mixed = {name: torch.cat([x[:2], torch.zeros_like(x[2:])]) for name, x in memo.items()}
+    recalled = world.recall(mixed, 4)
+    assert torch.equal(recalled["deter"][:2], memo["deter"][:2].float())
+    assert recalled["stoch"][:2].sum(-1).eq(1).all()
+    for name in ("deter", "stoch"):
+        assert torch.equal(recalled[name][2:], world.start(4)[name][2:])
 
 
 def test_rows_without_a_draw_are_independent_in_a_dream() -> None:

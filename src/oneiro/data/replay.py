@@ -42,6 +42,7 @@ class Replay:
     dropped. `streams` may be larger than what the folder holds: new ones are added. After opening, the next row of
     every stream begins an episode; the one that was cut off counts as truncated. With mode "r" nothing is touched.
     Several processes may write to one folder if each has a `share` of the streams; `ram` and `capacity` are for all.
+    `env` (JSON) says which environment the rows are of; a folder of another one is refused.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Replay:
         compress: bool = True,
         mode: Literal["a", "r"] = "a",
         share: Share | None = None,
+        env: Mapping[str, Any] | None = None,
     ) -> None:
         self.share = share or Share()
         ram, capacity = ram // self.share.count, capacity // self.share.count
@@ -70,6 +72,7 @@ class Replay:
             compress=compress,
             is_writable=mode == "a",
             share=self.share,
+            env=env,
         )
         self._cache = BlockCache(ram // 2)
         self.version = 0

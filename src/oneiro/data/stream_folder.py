@@ -1,6 +1,6 @@
 """The folder of a replay: its streams, the types of their columns, and which files are needed.
 
-    replay.json              rows per segment, columns, memo
+    replay.json              rows per segment, columns, memo, environment
     streams/0003/...         see `segments`
 
 A file that is superseded or dropped is deleted at the flush after the next one: until then a checkpoint may need it.
@@ -9,6 +9,7 @@ A file that is superseded or dropped is deleted at the flush after the next one:
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,10 @@ class StreamFolder:
         compress: bool,
         is_writable: bool,
         share: Share,
+        env: Mapping[str, Any] | None = None,
     ) -> None:
+        self.env = env
+        """What says which environment the rows are of, JSON; None if nobody has said it."""
         self.folder, self.ram, self.capacity, self.compress = folder, ram, capacity, compress
         self.share = share
         self.columns: dict[str, Column] = {}
@@ -160,6 +164,7 @@ class StreamFolder:
                 raise OneiroError(
                     f"{self.folder} has format {note['format']}, this reads {FORMAT}; update oneiro"
                 )
+            self._require_env(note.get("env"))  # notes of before have none
             self.size = note["size"]
             self.columns = {name: Column.from_json(column) for name, column in note["columns"].items()}
             self.memo_type = None if note["memo"] is None else MemoType.from_json(note["memo"])
@@ -179,6 +184,20 @@ class StreamFolder:
                 segment.share(self.columns)
         if self.size and is_writable:
             self._check_room()
+
+    def _require_env(self, kept: Mapping[str, Any] | None) -> None:
+        given, self.env = self.env, self.env if kept is None else kept
+        if kept is None or given is None:
+            return
+        other = [
+            name for name in kept if name in given and kept[name] != given[name]
+        ]  # new settings may be added
+        if other:
+            there = ", ".join(f"{name}: {kept[name]!r} there, {given[name]!r} now" for name in other)
+            raise OneiroError(
+                f"{self.folder} holds what was lived through in another environment ({there}); one replay is for one "
+                "environment. Set that environment again, or use another run folder"
+            )
 
     def _check_room(self) -> None:
         """The size of segments stays when streams are added or the limits change."""
@@ -216,6 +235,7 @@ class StreamFolder:
             "size": self.size,
             "columns": {name: column.to_json() for name, column in self.columns.items()},
             "memo": self.memo_type and self.memo_type.to_json(),
+            "env": self.env,
         }
         write_durably(self._note, [json.dumps(note, indent=1).encode()])
 

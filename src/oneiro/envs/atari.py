@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import gymnasium
 import numpy as np
 
-from oneiro.envs.atari_presets import PRESETS, Protocol
+from oneiro.envs.atari_presets import OF_200M, PRESETS, Protocol
 from oneiro.envs.config import EnvConfig
 from oneiro.envs.image import area, bilinear
 from oneiro.errors import MissingExtra, OneiroError, nearest
@@ -97,8 +97,8 @@ class AtariConfig(EnvConfig):
 
     @property
     def benchmark(self) -> str:
-        """See `EnvConfig.benchmark`."""
-        return f"atari100k/{self.game}"
+        """See `EnvConfig.benchmark`; the presets of 200 million frames have a suite of their own."""
+        return f"{'atari200m' if self.preset in OF_200M else 'atari100k'}/{self.game}"
 
     @property
     def longest(self) -> int:

@@ -111,3 +111,6 @@ PRESETS: dict[str, Protocol] = {
     # STORM, training and test; sticky, so its scores do not compare with the others'
     "storm": Protocol(sticky=0.25, noops=(0, 0), resize="area", life="flag"),
 }
+
+OF_200M = ("dreamer-200m", "dreamerv2")
+"""Presets of the benchmark of 200 million frames; the others are those of Atari 100k."""

@@ -92,7 +92,7 @@ class ObsDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities, self.image, self.vector = modalities, image, vector
-        self.heads = nn.ModuleDict(heads)
+        self.heads = nn.ModuleDict({_key(name): head for name, head in heads.items()})
 
     def errors(self, h: Tensor, z: Tensor, obs: Obs) -> dict[str, Tensor]:
         """By modality, float32 [N]: summed over pixels and numbers. The dtype of `h` is that of the layers."""
@@ -127,7 +127,14 @@ class ObsDecoder(nn.Module):
         if self.vector is None:
             return {}
         x = self.vector(torch.cat([z, h], -1))
-        return {name: self.heads[name](x).float() for name in self.modalities.vectors}
+        return {name: self.heads[_key(name)](x).float() for name in self.modalities.vectors}
+
+
+def _key(name: str) -> str:
+    """The key of a modality's layer: its name, unless torch allows none of that name (`values`, `type`, a dot)."""
+    if name and name not in dir(nn.ModuleDict()) and "." not in name and not name.startswith("obs:"):
+        return name
+    return "obs:" + name.replace("%", "%25").replace(".", "%2E")
 
 
 def _side_by_side(pictures: list[Tensor]) -> Tensor:

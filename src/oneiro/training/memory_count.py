@@ -27,7 +27,7 @@ from oneiro.training.schedule import Update
 from oneiro.types import TimeStep
 
 ALLOCATOR = {"cpu": 1.25, "cuda": 1.2}
-"""Memory held for each counted byte. cpu: measured, results/memory_estimate.md; cuda: a margin, not measured."""
+"""Memory held for each counted byte. cpu: fitted to runs of benchmarks/memory.py; cuda: a margin, not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

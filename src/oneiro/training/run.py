@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,11 @@ from oneiro.data.episode_reader import EpisodeReader
 from oneiro.data.replay import Replay, joined
 from oneiro.data.replay_episodes import ReplayEpisodes
 from oneiro.data.store import EpisodeStore
+from oneiro.envs.config import EnvConfig
 from oneiro.errors import OneiroError
 from oneiro.spaces import Spaces
 from oneiro.training.checkpoint import Checkpoints
+from oneiro.training.files import plain
 from oneiro.training.fit import Fit, Fitter
 from oneiro.training.given import Given
 from oneiro.training.guard import Guard
@@ -26,7 +28,7 @@ from oneiro.training.log import MetricsLog
 from oneiro.training.needs import check_machine
 from oneiro.training.parallel import Ranks
 from oneiro.training.progress import Progress
-from oneiro.training.recipe import Recipe, build_agent
+from oneiro.training.recipe import Recipe, build_agent, to_json
 from oneiro.training.run_folder import RunFolder
 from oneiro.training.schedule import Stage, index_of, round_of, stages
 from oneiro.training.signals import Every, Stop
@@ -136,7 +138,12 @@ class Run(Trained):
         if self.given and not folder.checkpoint.exists():
             self.given.link(self)
         if keeps_streams(recipe):
-            self.replay = open_replay(recipe, folder, self.origin, mode, self.ranks)
+            if self.origin:
+                raise OneiroError(
+                    "--origin lends a run the experience of another one to read, but this recipe has an online stage "
+                    "(DreamerV3), which adds to it; leave out --origin, or name a recipe without such a stage"
+                )
+            self.replay = open_replay(recipe, folder, None, mode, self.ranks)
             self.store = ReplayEpisodes(self.replay)
         elif self.ranks.count > 1:
             raise OneiroError(
@@ -366,7 +373,15 @@ def open_replay(
         compress=data.compress,
         mode=mode,
         share=ranks and ranks.share,
+        env=_identity(recipe.env),
     )
+
+
+def _identity(env: EnvConfig) -> dict[str, Any]:
+    """Which environment it is and its settings, without how it is run (`EnvConfig`'s own fields)."""
+    how = {field.name for field in fields(EnvConfig)}
+    settings = {name: value for name, value in plain(to_json(env)).items() if name not in how}
+    return {"environment": type(env).__name__, **settings}
 
 
 def open_store(

@@ -40,6 +40,8 @@ from oneiro.types import Losses, Obs, Prediction, State, TimeStep
 from oneiro.world import Step, WorldModel
 
 Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
+OWN_TERMS = ("reward", "cont", "kl", "kl_dyn", "kl_rep", "entropy_prior", "entropy_posterior", "loss")
+"""Names of the loss's terms and metrics; an observation of such a name is logged as `world/obs:NAME`."""
 UNITS = {"1m": 64, "12m": 256, "25m": 384, "50m": 512, "100m": 768, "200m": 1024, "400m": 1536}
 
 
@@ -247,9 +249,12 @@ class DreamerV3(WorldModel):
         return {"deter": state["deter"].half(), "stoch": onehot.to_index(state["stoch"])}
 
     def recall(self, memo: dict[str, Tensor], n: int) -> State:
-        """The state that `memo` kept."""
-        stoch = onehot.from_index(memo["stoch"], self.dynamics.shape[1])
-        return {**self.start(n), "deter": memo["deter"].float(), "stoch": stoch}
+        """The state that `memo` kept; where all is zero nothing was kept, and an episode begins."""
+        start = self.start(n)
+        kept = (memo["deter"] != 0).any(-1) | (memo["stoch"] != 0).any(-1)  # [n]
+        found = {"deter": memo["deter"].float()}
+        found["stoch"] = onehot.from_index(memo["stoch"], self.dynamics.shape[1])
+        return {**start, **tree.where(kept, found, {name: start[name] for name in found})}
 
     def losses(self, batch: TimeStep, parts: Sequence[str], before: State | None = None) -> Losses:
         """One scalar: errors of observations, reward and continuation, and the two KLs, averaged over known rows."""
@@ -262,7 +267,7 @@ class DreamerV3(WorldModel):
         feature = self.feature(trace).to(self.dtype)
         h, z = feature.split((deter.shape[-1], feature.shape[-1] - deter.shape[-1]), -1)
         flat = tree.map(lambda x: x.flatten(0, 1), (h, z, batch.obs))
-        errors = {k: x.unflatten(0, batch.mask.shape) for k, x in self.decoder.errors(*flat).items()}
+        errors = {_term(k): x.unflatten(0, batch.mask.shape) for k, x in self.decoder.errors(*flat).items()}
         errors["reward"] = self.twohot.loss(self.reward(feature), batch.reward)
         alive = (~batch.terminated).float() * (1 - 1 / config.horizon)
         errors["cont"] = F.binary_cross_entropy_with_logits(
@@ -270,9 +275,9 @@ class DreamerV3(WorldModel):
         )
         prior = self.dynamics.prior(h, self.dtype)
         errors["kl_dyn"], errors["kl_rep"] = onehot.kl_balanced(posterior, prior, config.free_nats)
-        weight = batch.mask / batch.mask.sum().clamp(min=1)
+        weight, scales = batch.mask / batch.mask.sum().clamp(min=1), self._weights()
         means = {name: (error * weight).sum() for name, error in errors.items()}
-        total = sum(self._weight(name) * mean for name, mean in means.items())
+        total = sum(scales[name] * mean for name, mean in means.items())
         assert isinstance(total, Tensor)
         metrics = {f"world/{name}": mean.detach() for name, mean in means.items()}
         with torch.no_grad():
@@ -283,12 +288,13 @@ class DreamerV3(WorldModel):
         after = {**state, "deter": deter[:, -1], "stoch": stoch[:, -1]}
         return Losses({"all": total}, metrics, trace, tree.detach(after))
 
-    def _weight(self, name: str) -> float:
-        config = self.config
-        known = {"reward": config.reward_weight, "cont": config.cont_weight}
-        known |= {"kl_dyn": config.dyn_weight, "kl_rep": config.rep_weight}
-        is_image = name in self.decoder.modalities.images
-        return known.get(name, config.image_weight if is_image else config.vector_weight)
+    def _weights(self) -> dict[str, float]:
+        """Of every term of the loss."""
+        config, seen = self.config, self.decoder.modalities
+        own = {"reward": config.reward_weight, "cont": config.cont_weight}
+        own |= {"kl_dyn": config.dyn_weight, "kl_rep": config.rep_weight}
+        images = {_term(name): config.image_weight for name in seen.images}
+        return images | {_term(name): config.vector_weight for name in seen.vectors} | own
 
     def _posterior(self, batch: TimeStep, state: State, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """(deter [B, T, D], stoch [B, T, S, C], posterior probabilities) of rows [B, T] that follow `state`.
@@ -312,6 +318,11 @@ class DreamerV3(WorldModel):
         if not self.spaces.action.is_discrete:
             action = (action - self.action_middle) / self.action_reach
         return action / action.detach().abs().clamp(min=1)
+
+
+def _term(name: str) -> str:
+    """What the error of an observation is called: its name, unless the loss has a term or a metric of that name."""
+    return f"obs:{name}" if name in OWN_TERMS or name.startswith("obs:") else name
 
 
 def _unmasked(batch: TimeStep) -> TimeStep:
