@@ -14,7 +14,7 @@ from oneiro.evaluation.episodes import Scores, dream_scores, evaluate
 def played(crashed=()):
     """A stand-in for `play` whose episodes arrive in another order than their ids."""
 
-    def play(env, agent, ids, *, seed, explore, record):
+    def play(env, agent, ids, *, seed, explore, record, on_step):
         assert not agent.training
         for id in reversed(list(ids)):
             one = episode(id, 3 + id)

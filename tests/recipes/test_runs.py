@@ -17,6 +17,8 @@ import torch
 from oneiro.data.samplers import Streams, StreamSampler
 from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError
+from oneiro.evaluation import stage
+from oneiro.evaluation.episodes import Scores, evaluate
 from oneiro.evaluation.stage import load_scores
 from oneiro.recipes import find
 from oneiro.recipes.vmc import MEMORY_ROWS
@@ -145,6 +147,36 @@ def test_a_run_stopped_in_a_stream_goes_on_with_the_state_it_carried(
     assert timeless(path) == timeless(whole_stream)
     for name, scores in load_scores(whole_stream).items():
         assert load_scores(path)[name].score == scores.score
+
+
+def test_a_stop_does_not_wait_for_the_episodes_of_a_policy(
+    toy: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    steps: list[int] = []
+
+    class StopInEvaluation(Stop):
+        @property
+        def requested(self) -> bool:
+            return len(steps) >= 2
+
+        @requested.setter
+        def requested(self, _: bool) -> None: ...
+
+    def told(*arguments: Any, watch: Any, **options: Any) -> Scores:
+        def count(made: int, episodes: int) -> None:
+            steps.append(made)
+            watch(made, episodes)
+
+        return evaluate(*arguments, watch=count, **options)
+
+    monkeypatch.setattr(stage, "evaluate", told)
+    with pytest.raises(Stopped):
+        launch(toy, tmp_path / "run", StopInEvaluation())
+    assert len(steps) == 2
+    assert not load_scores(tmp_path / "run")
+    monkeypatch.undo()
+    launch(toy, tmp_path / "run")
+    assert timeless(tmp_path / "run") == timeless(whole)
 
 
 def test_a_finished_run_has_nothing_left_to_do(toy: Recipe, whole: Path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,26 @@ def evaluate(
     seed: int,
     explore: bool = False,
     about: dict[str, Any] | None = None,
+    watch: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Play episodes 0 .. episodes-1 of `seed`; `about` is added to the protocol (environment, policy, ...)."""
+    """Play episodes 0 .. episodes-1 of `seed`; `about` is added to the protocol (environment, policy, ...).
+
+    `watch(steps, episodes)` is told after each step of the batch, and after each episode, what was done since.
+    """
+    watch = watch or (lambda steps, episodes: None)
+    played = []
     with evaluating(agent, seed=seed):
-        played = [
-            (episode.id, episode.info)
-            for episode in play(env, agent, range(episodes), seed=seed, explore=explore, record=False)
-        ]
+        for episode in play(
+            env,
+            agent,
+            range(episodes),
+            seed=seed,
+            explore=explore,
+            record=False,
+            on_step=lambda n: watch(n, 0),
+        ):
+            played.append((episode.id, episode.info))
+            watch(0, 1)
     played.sort(key=lambda pair: pair[0])
     whole = [(id, info) for id, info in played if not info["crashed"]]
     if not whole:

@@ -1,6 +1,8 @@
 """The stage that ends a schedule: the agent and its rivals play the real environment on the same episodes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from oneiro.evaluation.settings import frames_per_step, settings_of, task_of
 from oneiro.training.evolve import Evolve
 from oneiro.training.schedule import Episodes, Stage
 from oneiro.training.starts import first_rows
+from oneiro.training.state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from oneiro.training.recipe import Recipe
@@ -55,8 +58,8 @@ class Evaluate(Stage):
             (env or self.env or recipe.env).require()
 
     def total(self) -> int:
-        """Policies."""
-        return 1 + self.dream + len(self.opponents)
+        """Episodes of all policies."""
+        return self.episodes * (1 + self.dream + len(self.opponents))
 
     def plays(self, round: int) -> list[Episodes]:
         """See `Stage.plays`."""
@@ -67,30 +70,43 @@ class Evaluate(Stage):
         return [Episodes(count=self.episodes, env=self.env), *others]
 
     def run(self, run: "Run") -> None:
-        """One file for each policy in the run folder's `scores`; those already there are not played again."""
+        """One file for each policy in the run folder's `scores`; those already there are not played again.
+
+        A stop in the middle of a policy's episodes leaves at once; a resume plays them from the first.
+        """
+
+        def watch(steps: int, episodes: int) -> None:
+            run.progress.advance(episodes, env_steps=steps, metrics={})
+            run.tick(save=False)
+
         folder = run.folder.path / FOLDER
         finished = run.done.setdefault("finished", [])
-        run.progress.advance(len(finished))
+        run.progress.advance(self.episodes * len(finished))
         jobs: list[tuple[str, Any]] = [(rival.name, rival) for rival in self.opponents]
         jobs += [("dream", None)] if self.dream else []
         jobs += [("real", None)]
         for name, rival in jobs:
             if name in finished:
                 continue
+            run.before_save = partial(
+                set_random_state, random_state()
+            )  # a stop in mid-policy: it is repeated
             if name == "dream":
                 scores = score_dream(run, self.episodes)
+                run.progress.advance(self.episodes, metrics={})
             else:
                 behaviour = rival.policy.build(run.spaces) if rival else run.agent.behaviour
                 env = (rival.env if rival else None) or self.env or run.recipe.env
                 agent = Agent(run.agent.world, behaviour)
-                scores = score_real(run, agent, env, self.episodes, name, explore=self.explore)
+                scores = score_real(run, agent, env, self.episodes, name, explore=self.explore, watch=watch)
             scores.save(folder / f"{name.replace(' ', '_').replace(',', '')}.json")
             finished.append(name)
+            run.before_save = None
             run.record(
                 len(finished),
                 {f"evaluate/{name}": scores.summary.mean, f"evaluate/{name}_std": scores.summary.std},
             )
-            run.progress.advance(1, metrics={name: scores.summary.mean})
+            run.progress.advance(metrics={name: scores.summary.mean})
             run.tick()
 
 
@@ -103,10 +119,12 @@ def score_real(
     seed: int = 0,
     *,
     explore: bool = False,
+    watch: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Episodes of the real environment; every policy with the same seed meets the same ones.
 
-    `explore`: actions are sampled. A policy that looks at nothing (random, a fixed plan) always explores.
+    `explore`: actions are sampled. A policy that looks at nothing (random, a fixed plan) always explores. `watch`
+    as in `evaluate`.
     """
     env = env_config.make()
     try:
@@ -123,6 +141,7 @@ def score_real(
                 "settings": settings_of(env_config),
                 "action_repeat": frames_per_step(env_config),
             },
+            watch=watch,
         )
     finally:
         env.close()
