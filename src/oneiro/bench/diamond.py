@@ -127,7 +127,7 @@ def rival(recipe: Recipe, agent: Agent, stage: Epochs) -> Rival | None:
         "horizon": learner.horizon,
         "rows": ROWS,
     }
-    return Rival("naive_diamond.py", shapes)
+    return Rival("naive_diamond.py", shapes, agent.world.device)
 
 
 def _update(agent: Agent, fitter: Fitter, index: int, size: int, length: int) -> Callable[[], Any]:

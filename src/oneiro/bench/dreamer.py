@@ -73,7 +73,7 @@ def rival(recipe: Recipe, agent: Agent, stage: Online) -> Rival | None:
         "horizon": learner.horizon,
         "rows": ROWS,
     }
-    return Rival("naive_dreamer.py", shapes)
+    return Rival("naive_dreamer.py", shapes, agent.world.device)
 
 
 def random_rows(agent: Agent, size: int, length: int) -> TimeStep:

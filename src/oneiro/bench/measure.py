@@ -27,9 +27,10 @@ from oneiro.training.evolve import Evolve
 from oneiro.training.fit import Fitter
 from oneiro.training.guard import Guard
 from oneiro.training.online import Online
+from oneiro.training.played import Players
 from oneiro.training.recipe import Recipe
 from oneiro.training.run import build_agent
-from oneiro.training.schedule import Update, stages
+from oneiro.training.schedule import Episodes, Update, stages
 from oneiro.types import Carry, TimeStep
 from oneiro.world import WorldModel, part_module
 
@@ -67,7 +68,7 @@ def bench(
     elif epochs:
         plain = diamond.rival(recipe, agent, epochs)
     elif updates:
-        plain = Rival("naive.py", asdict(shapes)) if shapes else None
+        plain = Rival("naive.py", asdict(shapes), report.device) if shapes else None
     else:
         raise OneiroError("this recipe has no stage that bench can time: it times updates on a replay")
     if against and plain is None:
@@ -91,13 +92,13 @@ def bench(
         works = _chosen(works, only)
         for work in works:
             if shapes and work.naive in (flop := shapes.flop()):
-                work.flop = flop[work.naive] * work.amount / work.naive_amount
+                work.flop = flop[work.naive].times(work.amount / work.naive_amount)
         for _ in range(rounds):
             for work in works:
                 _turn(work, rival, seconds / rounds)
     dtype = "bfloat16" if report.compute_dtype == torch.bfloat16 else "float32"
     records = [_record(work, peak, dtype) for work in works]
-    records += [] if only else _evolution(recipe, agent, records)
+    records += [] if only else _evolution(recipe, agent, records, env)
     records += _env(recipe, seconds) if env else []
     return {
         "device": runtime.describe_device(report.device),
@@ -232,9 +233,13 @@ def _record(work: Work, peak: dict[str, float], dtype: str) -> dict[str, Any]:
     """Rates: median, least and greatest over repetitions."""
     record: dict[str, Any] = {"name": work.name, "shape": work.shape, "unit": work.unit}
     record |= _rates(work.seconds, work.amount)
-    if work.flop:
-        rate = work.flop / statistics.median(work.seconds) / 1e9
-        record |= {"gflops": rate, "share_of_peak": rate / peak[f"gemm_{dtype}"]}
+    if work.flop and work.flop.total:
+        seconds = statistics.median(work.seconds)
+        record |= {
+            "gflops": work.flop.total / seconds / 1e9,
+            "convolutions": work.flop.conv / work.flop.total,
+            "share_of_peak": work.flop.seconds(peak, dtype) / seconds,
+        }
     if work.naive_seconds:
         record["naive"] = _rates(work.naive_seconds, work.naive_amount)
         record["speedup"] = {
@@ -254,8 +259,10 @@ def _rates(seconds: list[float], amount: float) -> dict[str, float]:
     }
 
 
-def _evolution(recipe: Recipe, agent: Agent, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Seconds of one generation: CMA-ES itself, and in the dream the rollouts, all of them to the horizon."""
+def _evolution(
+    recipe: Recipe, agent: Agent, records: list[dict[str, Any]], env: bool
+) -> list[dict[str, Any]]:
+    """Seconds of one generation: CMA-ES itself, and the rollouts, all of them as long as they may be."""
     stage = next((s for _, s in stages(recipe.schedule) if isinstance(s, Evolve)), None)
     if stage is None:
         return []
@@ -274,13 +281,35 @@ def _evolution(recipe: Recipe, agent: Agent, records: list[dict[str, Any]]) -> l
     found: list[dict[str, Any]] = [
         {"name": "CMA-ES", "shape": shape, "unit": "s", "median": statistics.median(times), "min": min(times)}
     ]
-    if stage.where == "dream":
-        rollouts = stage.cma.population * stage.episodes
-        speed = next(r["median"] for r in records if r["name"] == "dream")
-        longest = statistics.median(times) + rollouts * stage.horizon / speed
-        shape = f"{rollouts} rollouts, all {stage.horizon} steps long (dreams that end cost less)"
-        found.append({"name": "generation", "shape": shape, "unit": "s", "median": longest})
-    return found
+    rollouts = stage.cma.population * stage.episodes
+    if stage.where == "env":
+        return [*found, _generation_in_env(recipe, agent, rollouts, env)]
+    speed = next(r["median"] for r in records if r["name"] == "dream")
+    longest = statistics.median(times) + rollouts * stage.horizon / speed
+    shape = f"{rollouts} rollouts, all {stage.horizon} steps long (dreams that end cost less)"
+    return [*found, {"name": "generation", "shape": shape, "unit": "s", "median": longest}]
+
+
+def _generation_in_env(recipe: Recipe, agent: Agent, rollouts: int, env: bool) -> dict[str, Any]:
+    """From some seconds of candidates that act in the real environment."""
+    record: dict[str, Any] = {"name": "generation", "shape": f"{rollouts} rollouts", "unit": "s"}
+    notes = [] if env else ["it plays the real environment, which was left out"]
+    with Players(recipe, agent.eval(), notes) as players:
+        played = players.of(Episodes(count=rollouts, candidates=True)) if env else None
+    if (duration := played and played.duration(rollouts)) is None:
+        return {
+            **record,
+            "skipped": notes[0] if notes else "no episode ended, and it is not known when they do",
+        }
+    if duration.most is None:
+        return {
+            **record,
+            "shape": f"{rollouts} rollouts, as long as untrained ones",
+            "median": duration.about,
+        }
+    assert played is not None
+    shape = f"{rollouts} rollouts, all {played.longest} steps long (episodes that end cost less)"
+    return {**record, "shape": shape, "median": duration.most}
 
 
 def _env(recipe: Recipe, seconds: float) -> list[dict[str, Any]]:

@@ -1,13 +1,15 @@
-"""The plain PyTorch form in a process of its own, asked for timings in turns with ours."""
+"""The plain PyTorch form in a process of its own, on the same device, asked for timings in turns with ours."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from oneiro.bench.work import Flop
 from oneiro.errors import OneiroError
 from oneiro.training.recipe import Recipe
 from oneiro.worlds.vmc import VMCConfig
@@ -55,8 +57,8 @@ class Shapes:
             **sizes,
         )
 
-    def flop(self) -> dict[str, float]:
-        """Floating-point operations of one call of each work: matmuls and convolutions, 2 per multiply-add."""
+    def flop(self) -> dict[str, Flop]:
+        """Operations of one call of each work; V's few dense layers are taken for convolutions."""
         a, b, c, d = self.channels
         encoder = 16 * (961 * 3 * a + 196 * a * b + 36 * b * c + 4 * c * d) + 2 * 4 * d * self.z_dim
         decoder = 25 * (4 * d * c + 25 * c * b) + 36 * (169 * b * a + 900 * a * 3) + self.z_dim * 4 * d
@@ -64,28 +66,26 @@ class Shapes:
         memory = 4 * width * (inputs + width) + width * (1 + 3 * self.num_mixtures * self.z_dim)
         controller = (self.z_dim + self.states * width) * self.action_dim
         return {
-            "vision": 3.0 * 2 * self.vision_batch * (encoder + decoder),
-            "encode": 2.0 * self.encode_batch * encoder,
-            "memory": 3.0 * 2 * self.memory_batch * (self.memory_length - 1) * memory,
-            "dream": 2.0 * self.rows * (memory + controller),
+            "vision": Flop(conv=3.0 * 2 * self.vision_batch * (encoder + decoder)),
+            "encode": Flop(conv=2.0 * self.encode_batch * encoder),
+            "memory": Flop(gemm=3.0 * 2 * self.memory_batch * (self.memory_length - 1) * memory),
+            "dream": Flop(gemm=2.0 * self.rows * (memory + controller)),
         }
 
 
 class Rival:
     """A plain form at work, a script of this folder; use as a context."""
 
-    def __init__(self, script: str, shapes: dict[str, Any]) -> None:
-        self.script, self.shapes = script, shapes
+    def __init__(self, script: str, shapes: dict[str, Any], device: torch.device) -> None:
+        self.script, self.shapes, self.device = script, shapes, device
 
     def __enter__(self) -> "Rival":
         folder = Path(__file__).parent
-        hidden = {"CUDA_VISIBLE_DEVICES": ""}
         self.process = subprocess.Popen(
-            [sys.executable, str(folder / "plain.py"), str(folder / self.script)],
+            [sys.executable, str(folder / "plain.py"), str(folder / self.script), str(self.device)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **hidden},
         )
         return self
 

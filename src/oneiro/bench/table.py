@@ -8,12 +8,12 @@ from rich.table import Table
 
 
 def table(result: dict[str, Any]) -> str:
-    """One line per work: rate (median, range), share of the machine's peak, plain PyTorch, ratio."""
+    """One line per work: rate (median, range), share of convolutions, of the machine's peak, plain PyTorch, ratio."""
     compared = any("naive" in record for record in result["records"])
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("what", "shape"):
         grid.add_column(column)
-    for column in ("rate", "range", "unit", "GFLOP/s", "of peak"):
+    for column in ("rate", "range", "unit", "GFLOP/s", "conv", "of peak"):
         grid.add_column(column, justify="left" if column == "unit" else "right")
     if compared:
         for column in ("plain PyTorch", "ratio", "range"):
@@ -30,10 +30,14 @@ def table(result: dict[str, Any]) -> str:
         *(line.rstrip() for line in out.getvalue().splitlines()),
         "",
         f"peak RAM {result['peak_ram_gib']:.2f} GiB",
+        "of peak: convolutions (conv, of all operations) against the peak of convolutions, the rest against that of "
+        "matrix products",
     ]
     lines += [f"skipped {r['name']}: {r['skipped']}" for r in result["records"] if "skipped" in r]
     if compared:
-        lines.append("plain PyTorch: same shapes, own process, default allocator and settings, float32")
+        lines.append(
+            "plain PyTorch: same shapes and device, own process, default allocator and settings, float32"
+        )
     return "\n".join(lines)
 
 
@@ -41,9 +45,10 @@ def _cells(record: dict[str, Any], compared: bool) -> list[str]:
     if "skipped" in record:
         return [record["name"], record["shape"], "-"]
     spread = f"{_short(record['min'])} - {_short(record['max'])}" if "max" in record else ""
-    share = f"{record['share_of_peak']:.0%}" if "share_of_peak" in record else ""
+    shares = [f"{record[k]:.0%}" if k in record else "" for k in ("convolutions", "share_of_peak")]
     gflops = _short(record["gflops"]) if "gflops" in record else ""
-    cells = [record["name"], record["shape"], _short(record["median"]), spread, record["unit"], gflops, share]
+    cells = [record["name"], record["shape"], _short(record["median"]), spread, record["unit"], gflops]
+    cells += shares
     if compared and "naive" in record:
         ratio = record["speedup"]
         cells += [
