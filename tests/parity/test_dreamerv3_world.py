@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from oneiro.nets import cnn, onehot
 from oneiro.nets.block_rssm import BlockRSSM
+from oneiro.nets.layer_norm import norm_silu
 from oneiro.nets.layers import MLP, BlockLinear, RMSNorm
 from oneiro.nets.observations import Modalities, ObsEncoder
 from oneiro.spaces import ActionCodec, Spaces
@@ -46,10 +47,14 @@ def fill(case: str, modules: dict[str, nn.Module], shapes: dict[str, list[int]] 
 
 def test_norm_and_block_linear() -> None:
     expected = VECTORS["norm_blocklinear"]
-    norm, block = RMSNorm(8), BlockLinear(8, 12, 4)
+    norm, block, layer = RMSNorm(8), BlockLinear(8, 12, 4), nn.LayerNorm(8, 1e-4)
     fill("norm_blocklinear", {"n": norm, "b": block})
+    names = sorted(expected["params"])
+    layer.weight.data = wave(8, amp=0.3, step=0.37, shift=1.7 * names.index("l/scale")) + 1
+    layer.bias.data = wave(8, amp=0.3, step=0.37, shift=1.7 * names.index("l/shift"))
     x = wave(2, 8, step=0.5, shift=0.3)
     close(norm(x), expected["rms"])
+    close(norm_silu(x, layer), nn.functional.silu(torch.tensor(expected["layer"])))
     close(block(x), expected["blocklinear"])
 
 
