@@ -293,7 +293,7 @@ def test_a_folder_of_another_environment_is_refused(tmp_path):
     fill(replay, 3)
     replay.close()
     for mode in ("a", "r"):
-        with pytest.raises(OneiroError, match="level: 1 there, 2 now.*another run folder"):
+        with pytest.raises(OneiroError, match=r"level: 1 there, 2 now.*another run folder"):
             Replay(tmp_path, streams=1, env={"environment": "A", "level": 2}, mode=mode)
     with pytest.raises(OneiroError, match="environment: 'A' there, 'B' now"):
         Replay(tmp_path, streams=1, env={"environment": "B"})

@@ -245,7 +245,7 @@ def test_an_online_stage_cannot_begin_with_another_run(tmp_path):
     record["origin"] = {"run": str(tmp_path / "run"), "stage": "online", "parts": []}
     with (
         RunFolder.open(tmp_path / "next", record, "test") as folder,
-        pytest.raises(OneiroError, match="online stage.*leave out --origin"),
+        pytest.raises(OneiroError, match=r"online stage.*leave out --origin"),
     ):
         Run(tally(), folder, Progress("test", "cpu", tmp_path / "next", quiet=True), Stop())
 
