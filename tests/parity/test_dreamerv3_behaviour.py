@@ -13,7 +13,7 @@ from oneiro.behaviours.actor_critic import ActorCritic, ActorCriticConfig
 from oneiro.nets.layers import MLP
 from oneiro.nets.policies import Actor, OneHots
 from oneiro.nets.twohot import TwoHot, symexp, symlog
-from oneiro.returns import PercentileScale, lambda_return
+from oneiro.returns import PercentileScale, alive_weight, lambda_return
 from oneiro.spaces import ActionCodec, Spaces
 from oneiro.training.fit import parameter_counts
 from oneiro.training.laprop import LaProp
@@ -66,9 +66,11 @@ def test_lambda_return():
 
 def test_percentile_scale():
     scale = PercentileScale()
-    for k, (low, high, _, size) in enumerate(VECTORS["perc_normalize"]["rows"]):
+    for k, row in enumerate(VECTORS["perc_normalize"]["rows"]):
         scale.update(wave(20, 0.9, 0.1 * k, (20,), 100.0 * (k + 1)))
-        close(torch.stack([scale.low, scale.high, scale()]), [low, high, size])
+        close(
+            torch.stack([scale.low, scale.high, scale.low, scale()]), row
+        )  # the offset is the low percentile
 
 
 def test_laprop_with_clipping_and_warm_up():
@@ -135,6 +137,12 @@ def test_losses_of_a_dream():
     close(behaviour.scale.high, vector["retnorm_hi"], 1e-5)
     close(by_part["actor"], torch.tensor(vector["policy_loss"]).mean(), 1e-5)
     close(by_part["critic"], torch.tensor(vector["value_loss"]).mean(), 1e-5)
+    weight, acted = alive_weight(dreamed.cont, discount=1.0)[:, :-1], FEATURE[:, :-1]
+    critic = behaviour._value_loss(behaviour.critic(acted).log_softmax(-1), returns, acted)
+    close(weight * critic, vector["value_loss"], 1e-5)
+    policy, value = behaviour.policy(acted), torch.tensor(vector["value_pred"])[:, :-1]
+    gain = (returns - value) / behaviour.scale() * policy.log_prob(action[:, :-1])
+    close(-weight * (gain + 3e-4 * policy.entropy()), vector["policy_loss"], 1e-5)
     for row in range(2):  # each row by itself: nothing cancels
         behaviour = tabled(discount_horizon=math.inf)
         behaviour.scale.rate = 1e-9
@@ -234,3 +242,17 @@ def test_parameters_of_world_and_behaviour_without_the_slow_critic(size, units, 
     counts = parameter_counts(agent)
     assert counts["world"] + counts["behaviour"] == total
     assert counts["behaviour"] == counts["behaviour.actor"] + counts["behaviour.critic"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "total"),
+    [(ActionCodec(17), 165_965_075), (ActionCodec(6, (-1.0,) * 6, (1.0,) * 6), 165_948_686)],
+    ids=["crafter", "dmc_vision walker"],
+)
+def test_published_parameter_counts_of_recipes_from_pictures(codec, total):
+    spaces = Spaces({"image": (3, 64, 64)}, codec)
+    with torch.device("meta"):
+        world = DreamerV3Config(size="200m").build(spaces)
+        agent = Agent(world, ActorCriticConfig(units=1024).build(spaces, world.feature_dim))
+    counts = parameter_counts(agent)
+    assert counts["world"] + counts["behaviour"] == total

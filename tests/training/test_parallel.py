@@ -109,7 +109,9 @@ def test_a_stage_of_the_first_process_ends_with_equal_weights(tmp_path: Path):
 
 
 def test_what_cannot_be_shared_is_refused():
-    with pytest.raises(OneiroError, match=r"env\.num is 3, which 2 processes cannot share"):
+    with pytest.raises(
+        OneiroError, match=r"env\.num is 3, which 2 processes cannot share .* \(--env\.num 4\)"
+    ):
         Ranks(count=2).split(3, "env.num")
     assert Ranks(count=2).split(6, "env.num") == 3
 

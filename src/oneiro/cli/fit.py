@@ -1,5 +1,6 @@
 """`oneiro show RECIPE --fit 24GB`: the largest size and the largest batch for a given amount of memory."""
 
+import functools
 import json
 import re
 import shlex
@@ -35,14 +36,14 @@ def fit(options: type, arguments: Sequence[str], text: str, as_json: bool) -> No
     given = take("--fit", take("--size", rest)[1])[1]
     asked = take("--size", rest)[0]
     train = [word for word in given if word not in ("--json", "--no-time", "--time")]
-    rows = []
+    rows, spaces_of = [], functools.cache(lambda env: env.spaces())  # sizes share an environment
     for size in find(name).sizes:
         _, recipe, _ = parse_with_recipe(options, [name, "--size", size, *given], "show", "")
         stage = online_stage(recipe)
         if stage is None:
             raise OneiroError(f"--fit is for recipes that act and learn at once; {name} has no such stage")
         device = runtime.start(recipe.runtime).device
-        kind, spaces = memory_of(device)[0], recipe.env.spaces()
+        kind, spaces = memory_of(device)[0], spaces_of(recipe.env)
 
         def need(batch: int, recipe=recipe, spaces=spaces, stage=stage, device=device) -> tuple[int, int]:
             found, counted = needs(recipe, spaces, with_batch(stage, batch), device, process)

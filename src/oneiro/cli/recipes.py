@@ -46,13 +46,15 @@ class Show:
 def show_command(arguments: Sequence[str]) -> None:
     """See `oneiro show --help`."""
     entry, recipe, own = parse_with_recipe(Show, arguments, "show", "oneiro show vmc-takecover --size demo")
-    from oneiro.training.estimate import estimate
-
     if own.fit:
-        from oneiro.cli.fit import fit
+        from oneiro.cli.fit import amount, fit
 
+        amount(own.fit)  # what cannot be read is refused before anything is counted
+        first_line(f"counting what each size of {entry.name} takes", recipe.runtime.device)
         fit(Show, arguments, own.fit, own.json)
         return
+    from oneiro.training.estimate import estimate
+
     if own.time:
         first_line("trying a moment of every stage (--no-time leaves it out)", recipe.runtime.device)
     plan = estimate(recipe, timed=own.time)

@@ -11,7 +11,9 @@ import tyro
 from oneiro.cli.first_line import first_line
 from oneiro.cli.options import parse
 from oneiro.errors import OneiroError
+from oneiro.evaluation.aggregate import normalise
 from oneiro.evaluation.episodes import Scores
+from oneiro.evaluation.published import Suite, lookup
 from oneiro.evaluation.stage import FOLDER, Evaluate, dream_settings, load_scores, score_dream, score_real
 from oneiro.recipes.saved import open_run
 from oneiro.training.progress import Progress
@@ -134,12 +136,18 @@ def print_scores(path: Path) -> None:
 
 
 def print_table(scores: dict[str, Scores], title: str) -> None:
-    """One line a policy: mean, standard deviation, 95 % interval, and the protocol once below."""
+    """One line a policy: mean, standard deviation, 95 % interval; below the protocol and what was published.
+
+    Where a human and a random score of the task are known, the mean is given human-normalised too.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    found = {str(score.protocol.get("task", "")) for score in scores.values()} - {""}
+    known = {task: place for task in sorted(found) if (place := lookup(task))}
+    scaled = any(suite.is_normalised for suite, _ in known.values())
     table = Table(title=title, title_justify="left")
-    for name in ("policy", "mean", "std", "95 % interval", "n", "decision"):
+    for name in ("policy", "mean", *["human-norm."] * scaled, "std", "95 % interval", "n", "decision"):
         table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
     protocols: dict[str, list[str]] = {}
     for name, score in sorted(scores.items(), key=lambda item: item[1].summary.mean):
@@ -148,13 +156,27 @@ def print_table(scores: dict[str, Scores], title: str) -> None:
         interval = f"{s.show(s.low)} to {s.show(s.high)}"
         frames = facts.get("action_repeat")
         decision = "" if frames is None else f"{frames} frame" + "s" * (frames > 1)
-        table.add_row(name, s.show(s.mean), s.show(s.std), interval, str(s.n), decision)
+        suite, task = known.get(str(facts.get("task")), (None, ""))
+        share = suite and suite.is_normalised and normalise(s.mean, suite.random[task], suite.human[task])
+        norm = ["" if share is None or share is False else f"{share:.3f}"] * scaled
+        table.add_row(name, s.show(s.mean), *norm, s.show(s.std), interval, str(s.n), decision)
         crashed = f", {score.crashed} crashed episodes left out" if score.crashed else ""
         protocols.setdefault(_protocol(facts) + crashed, []).append(name)
     console = Console()
     console.print(table)
     for protocol, names in protocols.items():
         console.print(f"{'; '.join(names)}: {protocol}", markup=False, highlight=False, soft_wrap=True)
+    for suite, task in known.values():
+        line = _published(suite, task)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _published(suite: Suite, task: str) -> str:
+    """Every published mean on a task, in one line."""
+    means = {name: method.mean(task) for name, method in suite.methods.items()}
+    shown = {"random": suite.random.get(task), "human": suite.human.get(task), **means}
+    parts = [f"{name} {score:,.5g}" for name, score in shown.items() if score is not None]
+    return f"published on {suite.name}/{task} ({suite.frames:,} frames): {', '.join(parts)}"
 
 
 def _protocol(facts: dict[str, Any]) -> str:

@@ -54,9 +54,12 @@ class Ranks:
     def split(self, total: int, name: str) -> int:
         """Its part of a number that must be divisible by the number of processes; `name` is the option's."""
         if total % self.count:
+            next_one = -(-total // self.count) * self.count
             raise OneiroError(
                 f"{name} is {total}, which {self.count} processes cannot share evenly; set it to a multiple of "
-                f"{self.count}, or start another number of processes"
+                f"{self.count}, such as {next_one}"
+                + f" (--env.num {next_one})" * (name == "env.num")
+                + ", or start another number of processes"
             )
         return total // self.count
 
