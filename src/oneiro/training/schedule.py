@@ -85,7 +85,9 @@ class Collect(Stage):
     def run(self, run: "Run") -> None:
         """Episode k depends on (seed, k) alone, so those a stop cut short are simply played again."""
         store, done = run.collected, run.done
-        done.setdefault("first", int(store.ids[-1]) + 1 if len(store) else 0)
+        if "first" not in done:
+            done["first"] = int(store.ids[-1]) + 1 if len(store) else 0
+            run.save()  # before anything is stored: killed later, the run has to know which episodes are its own
         ids = range(done["first"], done["first"] + self.episodes)
         missing = [i for i in ids if i not in store]
         run.progress.advance(self.episodes - len(missing))
