@@ -2,22 +2,23 @@ import importlib.util
 
 import numpy as np
 import pytest
+import torch
 
+from oneiro.agent import Agent
+from oneiro.behaviours.linear import LinearConfig
+from oneiro.behaviours.population import Population
+from oneiro.data.collect import play
 from oneiro.envs.car_racing import CarRacing, CarRacingConfig
 from oneiro.envs.image import shrink
 from oneiro.errors import MissingExtra
 from oneiro.spaces import Spaces
+from oneiro.worlds.vmc import VMCConfig
 
 has_box2d = pytest.mark.skipif(not importlib.util.find_spec("Box2D"), reason="extra `car` is not installed")
-ENGINES = [
-    pytest.param("gymnasium", marks=has_box2d),
-    pytest.param(
-        "envpool",
-        marks=pytest.mark.skipif(
-            not importlib.util.find_spec("envpool"), reason="extra `envpool` is not installed"
-        ),
-    ),
-]
+ENVPOOL = pytest.mark.skipif(
+    not importlib.util.find_spec("envpool"), reason="extra `envpool` is not installed"
+)
+ENGINES = [pytest.param("gymnasium", marks=has_box2d), pytest.param("envpool", marks=ENVPOOL)]
 STRAIGHT = np.array([0.0, 0.5, 0.0], np.float32)
 
 
@@ -128,3 +129,33 @@ def test_shrinking_keeps_orientation_and_colour():
     assert shrink(frame, 64, (50, 100))[0].max() == 0
     assert shrink(frame[..., :1], 64)[:, 10, 10].tolist() == [200, 200, 200]
     assert np.array_equal(shrink(frame[:64, :64], 64)[0], frame[:64, :64, 0])
+
+
+@ENVPOOL
+def test_fitness_in_envpool_is_a_function_of_weights_and_track():
+    """As `Evolve` in the environment has it: each row its own weights, equal draws the same track."""
+    env = CarRacingConfig(engine="envpool", num=4, workers="sync", max_steps=40).make()
+    config = VMCConfig(
+        z_dim=4, channels=(2, 2, 2, 2), hidden_dim=4, feature="zh", predicts_end=False, seeing="mean"
+    )
+    world = config.build(Spaces.of(env)).eval()
+    behaviour = LinearConfig(has_bias=True, squash="car").build(world.spaces, world.feature_dim)
+    population = Population(behaviour)
+    straight, left = torch.zeros(2, population.num_weights)
+    left[:3] = torch.tensor([-3.0, 3.0, -3.0])
+    weights = torch.stack([straight, left, straight, straight])
+    try:
+        played = play(
+            env,
+            Agent(world, population),
+            range(4),
+            seed=1,
+            seed_ids=[0, 0, 0, 1],
+            record=False,
+            memory=lambda ids: population.seat(weights[ids]),
+        )
+        scores = {episode.id: episode.info["score"] for episode in played}
+    finally:
+        env.close()
+    assert scores[0] == pytest.approx(scores[2])
+    assert len({round(scores[id], 3) for id in (0, 1, 3)}) == 3

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -223,21 +225,56 @@ def command(path: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "oneiro.cli", "train", TOY, "--run", str(path), *more]
 
 
+def stored(path: Path) -> EpisodeStore | None:
+    """Episodes on the disk, if there are any."""
+    is_there = (path / "replay" / "chunks").exists()
+    return EpisodeStore(path / "replay", ram=1 << 24, capacity=10_000, mode="r") if is_there else None
+
+
+def kill(path: Path, whole: Path, wait: Callable[[], object]) -> None:
+    """Start the run, kill -9 after `wait`; every episode flushed by then is there, and is that of `whole`."""
+    process = subprocess.Popen(command(path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait()
+        flushed = set(found.ids.tolist()) if (found := stored(path)) else set()
+    finally:
+        process.kill()
+        process.wait()
+    kept, expected = stored(path), stored(whole)
+    assert flushed <= (set(kept.ids.tolist()) if kept else set())
+    for id in kept.ids.tolist() if kept and expected else ():
+        ours, theirs = kept.read(id).columns(), expected.read(id).columns()
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
 @pytest.mark.slow
 def test_kill_at_twenty_random_moments(whole: Path, tmp_path: Path):
     """kill -9 while collecting, fitting, evolving, saving: the run resumes and ends like one never killed."""
     path = tmp_path / "run"
     random.seed(0)
-    flushed = 0
     for _ in range(20):
-        process = subprocess.Popen(command(path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(random.uniform(2.0, 8.0))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if (path / "replay").exists():
-            stored = len(EpisodeStore(path / "replay", ram=1 << 24, capacity=10_000, mode="r"))
-            assert stored >= flushed
-            flushed = stored
+        kill(path, whole, lambda: time.sleep(random.uniform(2.0, 8.0)))
+    subprocess.run(command(path), check=True, timeout=120)
+    assert timeless(path) == timeless(whole)
+
+
+def test_kill_in_every_stage(whole: Path, tmp_path: Path):
+    """The same, once while collecting, fitting V, fitting M and evolving."""
+    path = tmp_path / "run"
+
+    def wait(stage: str) -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            log = path / "metrics.jsonl"
+            if stage == "collect" and list((path / "replay").rglob("*.chunk")):
+                return
+            if log.exists() and f'"{stage}"' in log.read_text():
+                return
+            time.sleep(0.01)
+        pytest.fail(f"the run did not reach {stage}")
+
+    for stage in ("collect", "vision", "memory", "evolve"):
+        kill(path, whole, lambda stage=stage: wait(stage))
     subprocess.run(command(path), check=True, timeout=120)
     assert timeless(path) == timeless(whole)
 

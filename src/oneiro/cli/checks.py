@@ -24,7 +24,9 @@ class CheckTarget:
     """Run the conformance suite on the world and the behaviour of a recipe, or on a class of your own."""
 
     target: Target = "all"  # recipe, "all", or file.py:Class of a world, a behaviour or their configs
-    size: str | None = None  # of the recipe; its smallest if not given, the rules being those of every size
+    size: str | None = (
+        None  # of the recipe; its smallest if not given, though other sizes may differ in more than widths
+    )
     json: bool = False  # machine-readable output
 
 
