@@ -273,8 +273,8 @@ def test_kill_in_every_stage(whole: Path, tmp_path: Path):
             time.sleep(0.01)
         pytest.fail(f"the run did not reach {stage}")
 
-    for stage in ("collect", "vision", "memory", "evolve"):
-        kill(path, whole, lambda stage=stage: wait(stage))
+    for reached in ("collect", "vision", "memory", "evolve"):
+        kill(path, whole, lambda reached=reached: wait(reached))
     subprocess.run(command(path), check=True, timeout=120)
     assert timeless(path) == timeless(whole)
 
