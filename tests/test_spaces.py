@@ -118,13 +118,6 @@ def test_a_world_says_which_image_it_needs() -> None:
         spaces.require_image(96, "VMC")
 
 
-def test_pictures_are_uint8() -> None:
-    named = Named()
-    named.observation_space = Dict({"image": Box(0, 255, (3, 64, 64), np.float32)})
-    with pytest.raises(OneiroError, match="'image' is a picture of float32; pictures are uint8"):
-        Spaces.of(named)
-
-
 def test_images_survive_the_round_trip() -> None:
     image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
     as_float = to_float(image)
