@@ -121,7 +121,7 @@ def learn(root: Path, seeds: list[int]) -> None:
             RESULTS.mkdir(exist_ok=True)
             film = open_loop_film(result, count=1, style=Style(scale=6))
             film.save(RESULTS / "diamond_film.webp", budget=300_000)
-    about = facts("DIAMOND on VizDoom basic", "python benchmarks/diamond_evidence.py learn")
+    about = facts("DIAMOND on VizDoom's deadly corridor", "python benchmarks/diamond_evidence.py learn")
     lines = [f"# {about['title']}", "", *(f"- {k}: {v}" for k, v in about.items() if k != "title"), ""]
     lines += ["Score = the game's own points, 100 episodes, the same ones for each policy. Mean ± standard"]
     lines += ["deviation (95 % interval). The behaviour learned in dreams only.", "", *table(finished), ""]
@@ -254,7 +254,7 @@ def main() -> None:
     """Run the experiments named on the command line, in order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=sorted(EXPERIMENTS))
-    parser.add_argument("--root", type=Path, default=Path("runs/evidence"), help="where the runs are")
+    parser.add_argument("--root", type=Path, default=Path("runs/diamond"), help="where the runs are")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     for name in options.names:
