@@ -71,8 +71,13 @@ def plain_works(request, atari):
     return naive_dreamer.WORK, shapes | {"size": 2, "length": 3, "horizon": 2, "rows": 4}
 
 
-def test_the_plain_form_lies_on_the_device_that_it_is_told(plain_works):
+def test_the_plain_form_lies_on_the_device_that_it_is_told(plain_works, monkeypatch):
     works, shapes = plain_works
+    for optimizer in (
+        torch.optim.Adam,
+        torch.optim.AdamW,
+    ):  # in torch 2.11 it reads its step count, which has no value
+        monkeypatch.setattr(optimizer, "step", lambda self: None)
     for work in works.values():
         with torch.device("meta"):  # a tensor left on the CPU would not go with the others
             work(shapes)()
