@@ -14,13 +14,14 @@ import filelock
 
 import oneiro
 from oneiro.data.store import EpisodeStore
+from oneiro.envs.config import HOW_IT_RUNS
 from oneiro.errors import OneiroError
 from oneiro.evaluation.stats import summarize
 from oneiro.training.files import disk_errors, write_json
-from oneiro.training.given import FORMAT, HOW, NOTE, is_collection, read_note
+from oneiro.training.given import FORMAT, NOTE, is_collection, read_note
 from oneiro.training.run_folder import diff
 
-FREE = tuple(f"env.values.{name}" for name in HOW)
+FREE = tuple(f"env.values.{name}" for name in HOW_IT_RUNS)
 
 
 class Collection:

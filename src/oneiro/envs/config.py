@@ -2,7 +2,7 @@
 
 import importlib.util
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from oneiro.errors import MissingExtra
@@ -88,6 +88,10 @@ class EnvConfig(ABC):
         """Raise MissingExtra unless the package this environment needs is installed."""
         if self.needs and importlib.util.find_spec(self.needs[0]) is None:
             raise MissingExtra(*self.needs)
+
+
+HOW_IT_RUNS = tuple(field.name for field in fields(EnvConfig))
+"""Fields that every environment has. No episode depends on them."""
 
 
 def check_image(size: int, rows: tuple[int, int], height: int) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import oneiro
 from oneiro.data.columns import Column
 from oneiro.data.store import EpisodeStore
+from oneiro.envs.config import HOW_IT_RUNS
 from oneiro.errors import OneiroError
 from oneiro.spaces import Spaces
 from oneiro.training.files import disk_errors, sync
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from oneiro.training.run import Run
 
 NOTE, FORMAT = "collection.json", 1
-HOW = ("num", "workers", "processes", "timeout", "max_crashes")
-"""Fields of an environment's config on which no episode depends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,9 @@ class Given:
         changed = (
             {name.removeprefix("values."): pair for name, pair in diff(there, here).items()} if there else {}
         )
-        words = [f"{name} {a!r} there, {b!r} here" for name, (a, b) in changed.items() if name not in HOW]
+        words = [
+            f"{name} {a!r} there, {b!r} here" for name, (a, b) in changed.items() if name not in HOW_IT_RUNS
+        ]
         if words:
             run.progress.note(f"{self.folder} was recorded with other settings: {'; '.join(words)}")
         target = run.folder.replay / "chunks"

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from oneiro.data.episode_reader import EpisodeReader
 from oneiro.data.replay import Replay, joined
 from oneiro.data.replay_episodes import ReplayEpisodes
 from oneiro.data.store import EpisodeStore
-from oneiro.envs.config import EnvConfig
+from oneiro.envs.config import HOW_IT_RUNS, EnvConfig
 from oneiro.errors import OneiroError
 from oneiro.spaces import Spaces
 from oneiro.training.checkpoint import Checkpoints
@@ -378,9 +378,8 @@ def open_replay(
 
 
 def _identity(env: EnvConfig) -> dict[str, Any]:
-    """Which environment it is and its settings, without how it is run (`EnvConfig`'s own fields)."""
-    how = {field.name for field in fields(EnvConfig)}
-    settings = {name: value for name, value in plain(to_json(env)).items() if name not in how}
+    """Which environment it is and its settings, without how it is run."""
+    settings = {name: value for name, value in plain(to_json(env)).items() if name not in HOW_IT_RUNS}
     return {"environment": type(env).__name__, **settings}
 
 
