@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import psutil
 
 RESULTS = Path(__file__).parents[1] / "results" / "memory_estimate"
+ONEIRO = [sys.executable, "-m", "oneiro.cli"]
 STEPS = {"smoke": 200, "1m": 1330, "12m": 1330}  # of which the last are trained on
 MIB = 1 << 20
 
@@ -35,7 +37,7 @@ def measure(size: str) -> dict[str, Any]:
     """Peak MiB of the run's processes together, and of each kind at that moment."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        command = ["oneiro", "train", *options(size), "--run", str(run), "--quiet"]
+        command = [*ONEIRO, "train", *options(size), "--run", str(run), "--quiet"]
         with open(Path(folder) / "log", "w") as log:
             child = psutil.Popen(command, stderr=log, stdout=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
             peak: dict[str, Any] = {"mib": 0.0}
@@ -66,7 +68,7 @@ def _updates(metrics: Path) -> int:
 
 def predict(size: str) -> dict[str, Any]:
     """What `oneiro show` says of the same run."""
-    command = ["oneiro", "show", *options(size), "--no-time", "--json"]
+    command = [*ONEIRO, "show", *options(size), "--no-time", "--json"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     plan = json.loads(answer.stdout)
     return {"mib": plan["ram_gib"] * 1024, **{k: v / MIB for k, v in plan["ram_bytes"].items()}}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneiro.cli.options import command_line, default_run, parse_with_recipe, size_of
+from oneiro.envs.config import HOW_IT_RUNS
 from oneiro.errors import OneiroError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 FREE = (
     *("values.log", "values.checkpoint", "values.runtime", "values.schedule.online.actors"),
-    *(f"values.env.{name}" for name in ("num", "workers", "processes", "timeout", "max_crashes")),
+    *(f"values.env.{name}" for name in HOW_IT_RUNS),
     *("values.data.ram", "values.data.capacity"),
 )
 """What may differ from the run that is resumed: what error messages tell the user to change, too."""
