@@ -20,6 +20,8 @@ from typing import Any
 
 import psutil
 
+from evidence import facts, write
+
 RESULTS = Path(__file__).parents[1] / "results" / "memory_estimate"
 ONEIRO = [sys.executable, "-m", "oneiro.cli"]
 STEPS = {"smoke": 200, "1m": 1330, "12m": 1330}  # of which the last are trained on
@@ -93,11 +95,15 @@ def main() -> None:
         said, found = rows[size]["predicted"]["mib"], rows[size]["measured"]["mib"]
         rows[size]["ratio"] = said / found
         lines.append(f"| {size} | {said:,.0f} | {found:,.0f} | {said / found:.2f} |")
-    about = [*(__doc__ or "").strip().splitlines()[:1], "", *lines, ""]
-    file.write_text(json.dumps({"sizes": rows}, indent=1) + "\n")
-    RESULTS.with_suffix(".md").write_text(
-        "\n".join(["# RAM of DreamerV3: predicted and measured", "", *about])
-    )
+    about = facts("RAM of DreamerV3: predicted and measured", "python benchmarks/memory.py")
+    page = [
+        f"# {about['title']}",
+        "",
+        "RAM that `oneiro show` predicts against RAM that `oneiro train` takes.",
+        "",
+    ]
+    page += [f"- {key}: {value}" for key, value in about.items() if key != "title"]
+    write(RESULTS.name, {**about, "sizes": rows}, [*page, "", *lines])
     print("\n".join(lines))
 
 
