@@ -44,6 +44,8 @@ class Experiment:
     text: str = ""
     peers: dict[str, float] = field(default_factory=dict)
     """Scores of others on the task, drawn beside the curves."""
+    borrowed: dict[str, str] = field(default_factory=dict)
+    """{label: name of the experiment whose runs these are}, so that equal runs are made once."""
 
     def trials(self, name: str, seeds: Sequence[int]) -> list[Trial]:
         """Label by label, seed by seed."""
@@ -52,7 +54,7 @@ class Experiment:
             recipe, *options = shlex.split(command)
             size = options.pop(options.index("--size") + 1) if "--size" in options else find(recipe).sizes[0]
             options = [word for word in options if word != "--size"]
-            folder = name if len(self.commands) == 1 else f"{name}-{k}"
+            folder = self.borrowed.get(label, name if len(self.commands) == 1 else f"{name}-{k}")
             found += [
                 Trial(label, f"{folder}-{seed}", seed, tuple(options), recipe, size, ROOT) for seed in seeds
             ]
@@ -78,6 +80,26 @@ EXPERIMENTS = {
         commands={"DreamerV3": "dreamerv3-doom --size cpu"},
         text="Score: tics survived, at most 2,100; a decision every fourth tic.",
         peers={"World Models, published": 1092.0},
+    ),
+    "dreamer_precision": Experiment(
+        title="DreamerV3 on CartPole-v1, bfloat16 against float32",
+        commands={
+            "bfloat16": "dreamerv3-gym --size cpu --env.id CartPole-v1",
+            "float32": "dreamerv3-gym --size cpu --env.id CartPole-v1 --world.compute-dtype float32 "
+            "--behaviour.compute-dtype float32",
+        },
+        text="bfloat16 is what is chosen where the processor multiplies in it: the runs of cartpole.md.",
+        borrowed={"bfloat16": "cartpole"},
+    ),
+    "dreamer_precision_pixels": Experiment(
+        title="DreamerV3 on VizDoom TakeCover, bfloat16 against float32",
+        commands={
+            "bfloat16": "dreamerv3-doom --size cpu",
+            "float32": "dreamerv3-doom --size cpu --world.compute-dtype float32 "
+            "--behaviour.compute-dtype float32",
+        },
+        text="bfloat16 is what is chosen where the processor multiplies in it: the runs of takecover.md.",
+        borrowed={"bfloat16": "takecover"},
     ),
     "pacman": Experiment(
         title="DreamerV3 on Ms. Pac-Man, Atari 100k protocol",
