@@ -166,6 +166,26 @@ def test_unimix_and_several_choices():
     torch.testing.assert_close(policy.entropy()[0], halves, atol=0.02, rtol=0)
 
 
+def test_layer_norms_and_their_initial_weights():
+    """Two hidden layers without bias, whose outputs a layer norm makes independent of the scale of the weights."""
+    config = replace(TINY, norm="layer", units=256, actor_scale=1.0)
+    behaviour = config.build(Spaces({}, ActionCodec(2, (-1.0, -1.0), (1.0, 1.0))), 144)
+    torso, output = behaviour.actor.torso, behaviour.actor.outputs["mean"]
+    assert {name for name, _ in torso.named_parameters()} == {
+        f"hidden.{k}.{name}" for k in (0, 1) for name in ("weight", "norm.weight", "norm.bias")
+    }
+    hidden = torso.get_parameter("hidden.0.weight")
+    assert hidden.std().item() == pytest.approx(200**-0.5, rel=0.03)  # the average of 144 and 256
+    bound = (3 / 129) ** 0.5  # of 256 and 2
+    assert 0.95 * bound < output.weight.abs().max() <= bound
+    assert not behaviour.critic.out.weight.any()
+    x = torch.randn(3, 144)
+    before = behaviour.policy(x).mean
+    with torch.no_grad():
+        hidden *= 100
+    torch.testing.assert_close(behaviour.policy(x).mean, before, atol=0.05, rtol=0)
+
+
 def test_a_box_is_scaled_and_cut_and_the_sample_is_kept():
     behaviour = TINY.build(Spaces({}, ActionCodec(2, (-1.0, 0.0), (1.0, 10.0))), 2)
     torch.manual_seed(0)
@@ -274,6 +294,7 @@ def test_held_lets_gradients_through():
         ({"min_std": 2.0}, "min_std"),
         ({"slow_rate": 0.0}, "slow_rate"),
         ({"gradient": "both"}, "gradient = 'both'"),
+        ({"norm": "batch"}, "norm = 'batch'"),
     ],
 )
 def test_bad_fields(fields, message):

@@ -103,6 +103,34 @@ def test_a_batch_is_the_context_and_the_rows_after_it(tmp_path):
     feed.close()
 
 
+def test_items_that_begin_blank_have_no_context(tmp_path):
+    """They begin with row 0 too, and their first row counts as the first of an episode."""
+    replay = Replay(tmp_path, streams=2)
+    feed = Feed(Replayed(size=4, length=12, begin="blank", online=False), replay, seed=0)
+    fill(replay, 60)
+    assert feed.sampler.items == 2 * 49
+    begun = set()
+    for _ in range(100):
+        batch = feed.take()
+        shown = batch.rows.obs["vector"]
+        assert batch.context == {}
+        for b in range(4):
+            stream, row = int(shown[b, 0, 0]), int(shown[b, 0, 1])
+            begun.add((stream, row))
+            assert shown[b, :, 1].tolist() == list(range(row, row + 12))
+            assert batch.rows.is_first[b].tolist() == [t == 0 or shown[b, t, 3] == 0 for t in range(12)]
+    assert begun <= {(stream, row) for stream in range(2) for row in range(49)}
+    assert {(stream, row) for stream in range(2) for row in (0, 48)} <= begun
+    feed.close()
+
+
+def test_new_items_that_begin_blank_lie_end_to_end(tmp_path):
+    replay = Replay(tmp_path, streams=1)
+    sampler = Replayed(size=1, length=5, begin="blank").build(replay, seed=0)
+    fill(replay, 20)
+    assert [sampler.draw().tolist() for _ in range(4)] == [[[0, row]] for row in (0, 5, 10, 15)]
+
+
 def test_latents_that_were_written_back_are_the_next_context(tmp_path):
     replay = Replay(tmp_path, streams=1)
     feed = Feed(Replayed(size=16, length=8, online=False), replay, seed=0)
@@ -168,3 +196,5 @@ def test_what_cannot_work_is_refused(tmp_path):
         sampler.draw()
     with pytest.raises(ValueError, match=r"Replayed\.length is 0"):
         Replayed(length=0)
+    with pytest.raises(ValueError, match=r"Replayed\.begin = 'zero'"):
+        Replayed(begin="zero")  # type: ignore[arg-type]

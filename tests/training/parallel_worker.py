@@ -14,6 +14,7 @@ from oneiro.behaviours.actor_critic import ActorCriticConfig
 from oneiro.data import stream_folder
 from oneiro.data.samplers import Windows
 from oneiro.envs.toy import ToyConfig
+from oneiro.errors import OneiroError
 from oneiro.training.fit import Fit, Fitter, Group
 from oneiro.training.guard import Guard
 from oneiro.training.laprop import LaProp
@@ -182,6 +183,8 @@ def train(ranks: Ranks, path: Path, looks: int, recipe: Recipe | None = None) ->
         run.train()
     except Stopped:
         return f"stopped {run.done['steps']} {digest(run.agent)}"
+    except OneiroError as error:
+        return f"refused {error}"
     finally:
         run.replay.close()
     return f"done {digest(run.agent)}"

@@ -8,9 +8,11 @@ from online_world import PositiveConfig, tally
 
 from oneiro.behaviours.explore import HeldRandom
 from oneiro.data import stream_folder
+from oneiro.data.collect import episode_seeds
 from oneiro.data.replay import Replay
 from oneiro.envs.toy import counter_length
 from oneiro.errors import OneiroError
+from oneiro.noise import uniform
 from oneiro.training.log import read_metrics
 from oneiro.training.online import Online
 from oneiro.training.progress import Progress
@@ -210,9 +212,70 @@ def test_another_policy_may_act(tmp_path):
     assert all((rows.action >= 0).all() for rows, _ in rows_of(run.replay))
 
 
+def prefilled() -> Recipe:
+    """120 of 240 steps at random, then only actions that are not negative."""
+    policy = {"schedule.online.policy": PositiveConfig(), "schedule.online.prefill": 120}
+    return tweak(tally(), {**policy, "schedule.online.batch.begin": "blank"})
+
+
+def test_a_prefill_is_random_and_learning_starts_after_it(tmp_path):
+    run = launch(prefilled(), tmp_path / "run")
+    for rows, _ in rows_of(run.replay):
+        action = rows.action[0, :, 0]
+        assert (action[:41] < 0).sum() > 10  # row 40 is what the choice in row 39 led to
+        assert (action[41:] >= 0).all()
+    lines = [x for x in read_metrics(tmp_path / "run" / "metrics.jsonl") if "online/updates" in x]
+    assert [line["online/updates"] for line in lines] == [0, 1, 1 + 60 // 4, 1 + 120 // 4]
+
+
+@pytest.mark.parametrize("looks", [20, 90])
+def test_a_prefill_that_was_stopped_goes_on(tmp_path, looks):
+    path = tmp_path / "run"
+    with pytest.raises(Stopped):
+        launch(prefilled(), path, StopAfter(looks))
+    stop = Trained.load(prefilled(), RunFolder.read(path)).replay.rows
+    assert (stop < 120) == (looks == 20)
+    run = launch(prefilled(), path)
+    for rows, _ in rows_of(run.replay):
+        action = rows.action[0, :, 0]
+        assert (action[:41] < 0).sum() > 10
+        assert (action[41:] >= 0).all()
+    lines = [x for x in read_metrics(path / "metrics.jsonl") if "online/updates" in x]
+    assert lines[-1]["online/updates"] == 1 + 120 // 4
+
+
+def test_who_goes_on_after_a_prefill_draws_with_the_key_of_the_episode(tmp_path):
+    run = launch(prefilled(), tmp_path / "run")
+    found = 0
+    for episode in run.store.episodes():
+        key = torch.tensor([episode_seeds(0, episode.id)[1]])
+        drawn = [float(uniform(key, torch.tensor([t]), 1)[0, 0]) for t in range(len(episode))]
+        action = episode.action[1:, 0].tolist()
+        begins = next(
+            (k for k in range(len(action)) if action[k:] == pytest.approx(drawn[: len(action) - k])), None
+        )
+        found += begins is not None and begins > 0
+    assert found >= 1  # an episode that the random player began
+
+
+def test_items_that_begin_blank_need_no_latents(tmp_path):
+    recipe = tweak(tally(), {"schedule.online.batch.begin": "blank"})
+    run = launch(recipe, tmp_path / "run")
+    assert run.replay.memo_type is None
+    assert run.replay.rows == 240
+    lines = [x for x in read_metrics(tmp_path / "run" / "metrics.jsonl") if "online/updates" in x]
+    since = 3 * 18  # 32 items of 8 rows are there after 3 x (7 + 11) steps
+    assert lines[-1]["online/updates"] == 1 + (240 - since) // 4
+    assert lines[-1]["world/loss"] < lines[1]["world/loss"]
+
+
 def test_what_cannot_work_is_refused(tmp_path):
     with pytest.raises(ValueError, match="train_ratio is 0"):
         tweak(tally(), {"schedule.online.train_ratio": 0.0})
+    with pytest.raises(ValueError, match="prefill is 240 of 240 steps"):
+        tweak(tally(), {"schedule.online.prefill": 240})
+    with pytest.raises(ValueError, match=r"prefill is played here.*leave out actors\.num"):
+        tweak(prefilled(), {"schedule.online.actors.num": 3})
     with pytest.raises(OneiroError, match="can never be met"):
         launch(tweak(tally(), {"schedule.online.steps": 40}), tmp_path / "a")
     with pytest.raises(OneiroError, match="capacity"):

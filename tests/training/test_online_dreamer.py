@@ -16,6 +16,7 @@ from oneiro.training import estimate, played
 from oneiro.training.fit import Fit, Group
 from oneiro.training.laprop import LaProp
 from oneiro.training.log import LogConfig, read_metrics
+from oneiro.training.needs import needs
 from oneiro.training.online import Online
 from oneiro.training.recipe import CheckpointConfig, DataConfig, Recipe, tweak
 from oneiro.training.run import Stopped
@@ -74,6 +75,15 @@ def test_a_stopped_run_goes_on(tmp_path: Path, looks: int):
     assert lines[-1]["online/updates"] == run.recipe.schedule.online.updates(120, 32)
     assert np.isfinite([value for line in lines for value in line.values() if isinstance(value, float)]).all()
     assert {"world/loss", "actor/loss", "critic/loss"} <= lines[-1].keys()
+
+
+def test_no_latents_are_counted_or_kept_if_items_begin_blank(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(played, "_PATIENCE", 0.3)
+    recipe = dreamer(**{"schedule.online.batch.begin": "blank"})
+    plan = estimate.estimate(recipe)
+    assert plan.rows == 120
+    assert plan.replay_gib * 2**30 / plan.rows < 2 * 64 + 8
+    assert needs(recipe, recipe.env.spaces(), recipe.schedule.online, torch.device("cpu"))[0].memo == 0
 
 
 def test_the_estimate_counts_rows_updates_and_latents(monkeypatch: pytest.MonkeyPatch):

@@ -98,6 +98,33 @@ def test_a_run_goes_on_with_another_number_of_processes(folder: Path, monkeypatc
     assert sorted(played) == sorted(whole)
 
 
+def content(path: Path) -> dict[str, bytes]:
+    """Of every file of a run folder."""
+    return {f.relative_to(path).as_posix(): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def test_a_number_of_processes_that_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """1 process, stopped -> 3, which say why not and change nothing -> 2 that go on to the end."""
+    monkeypatch.setattr(stream_folder, "LARGEST", 32)
+    path = tmp_path / "run"
+    RunFolder.open(path, {"values": to_json(counters())}, "test").close()
+    word, steps, _ = train(Ranks(), path, 50).split()
+    assert word == "stopped"
+    before = content(path)
+    job(tmp_path, "refused", count=3)
+    said = {(tmp_path / f"refused-{i}.txt").read_text() for i in range(3)}
+    assert len(said) == 1
+    assert "env.num is 4, which 3 processes cannot share evenly" in said.pop()
+    assert content(path) == before
+    job(tmp_path, "again")
+    first, second = ((tmp_path / f"again-{i}.txt").read_text() for i in range(2))
+    assert first == second
+    assert first.startswith("done")
+    replay = Replay(path / "replay", mode="r")
+    assert [stop for _, stop in replay.spans.tolist()] == [60] * 4
+    check_rows(replay, (int(steps) // 4,))
+
+
 def test_a_stage_of_the_first_process_ends_with_equal_weights(tmp_path: Path):
     RunFolder.open(tmp_path / "run", {"values": to_json(two_stages())}, "test").close()
     job(tmp_path, "alone")

@@ -1,12 +1,13 @@
-"""The first generation of DreamerV3's world: published counts, the contract, its core against the formulas."""
+"""The first generation of DreamerV3: published counts, the contract, the world's core against the formulas."""
 
 import pytest
 import torch
 from torch import nn
 
 from oneiro import tree
+from oneiro.behaviours.actor_critic import ActorCriticConfig
 from oneiro.nets.gru_rssm import GRURSSM
-from oneiro.nets.layer_norm import Hidden, NormMLP, Output
+from oneiro.nets.layer_norm import Hidden, Output
 from oneiro.nets.strided_cnn import StridedConv, StridedDecoder
 from oneiro.spaces import ActionCodec, Spaces
 from oneiro.testing import check_world, require
@@ -14,6 +15,7 @@ from oneiro.testing.rows import random_rows
 from oneiro.worlds.dreamerv3_2023 import DreamerV3Of2023Config
 
 TINY = {"units": 16, "deter_dim": 12, "layers": 1, "stoch": 3, "classes": 4, "depth": 1}
+TINY |= {"vector_layers": 2, "vector_units": 8}
 IMAGE = Spaces({"image": (3, 48, 48)}, ActionCodec(3))
 VECTOR = Spaces({"vector": (5,), "kind": (3,)}, ActionCodec(2, (-1.0, 0.0), (1.0, 1.0)), {"kind": 3})
 COUNTS = {"s": 17_935_252, "m": 36_911_828, "l": 76_767_252, "xl": 200_745_620}
@@ -30,8 +32,9 @@ def test_published_parameter_counts(size: str) -> None:
     _, units, layers, _ = config.widths
     with torch.device("meta"):
         world = config.build(Spaces({"image": (3, 64, 64)}, ActionCodec(18)))
-        actor, critic = (NormMLP(world.feature_dim, units, layers, n) for n in (18, 255))
-    assert count(world, actor, critic) == COUNTS[size]
+        learner = ActorCriticConfig(units=units, layers=layers, norm="layer")
+        behaviour = learner.build(world.spaces, world.feature_dim)
+    assert count(world, behaviour.actor, behaviour.critic) == COUNTS[size]
 
 
 @pytest.mark.parametrize("spaces", [IMAGE, VECTOR], ids=["image", "vector"])

@@ -30,8 +30,7 @@ from torch import Tensor, nn
 from oneiro import noise, runtime, tree
 from oneiro.behaviour import Behaviour
 from oneiro.dreaming import dream
-from oneiro.nets.layers import MLP
-from oneiro.nets.policies import Actor, Policy, within
+from oneiro.nets.policies import MLPS, Actor, Norm, Policy, within
 from oneiro.nets.twohot import TwoHot
 from oneiro.returns import PercentileScale, alive_weight, episode_ends, lambda_return
 from oneiro.runtime import compute_dtype
@@ -46,6 +45,7 @@ class ActorCriticConfig:
 
     units: int = 256  # width of hidden layers: the world's d
     layers: int = 3  # hidden layers of the actor and of the critic
+    norm: Norm = "rms"  # of hidden layers; layer = the networks and initial weights of 2023's code
     horizon: int = 15  # H, imagined steps
     discount_horizon: float = 333.0  # discount = 1 - 1 / this; inf = no discount
     lam: float = 0.95  # lambda of the return
@@ -104,6 +104,7 @@ class ActorCriticConfig:
 
 
 _CHOICES = {
+    "norm": ("rms", "layer"),
     "gradient": ("reinforce", "dynamics"),
     "cont": ("mean", "mode"),
     "start_cont": ("predicted", "recorded"),
@@ -132,11 +133,14 @@ class ActorCritic(Behaviour):
             config.units,
             config.layers,
             codec,
+            norm=config.norm,
             scale=config.actor_scale,
             unimix=config.unimix,
             std=(config.min_std, config.max_std),
         )
-        self.critic = MLP(feature_dim, config.units, config.layers, config.bins, scale=config.critic_scale)
+        self.critic = MLPS[config.norm](
+            feature_dim, config.units, config.layers, config.bins, scale=config.critic_scale
+        )
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.twohot = TwoHot(config.bins, space=config.bin_space)
         self.scale = PercentileScale(config.scale_rate, config.percentiles)

@@ -53,7 +53,9 @@ def rival(recipe: Recipe, agent: Agent, stage: Online) -> Rival | None:
     )
     if not isinstance(config, DreamerV3Config) or not isinstance(learner, ActorCriticConfig):
         return None
-    if len(codec.groups) > 1 or spaces.classes or config.vector_layers != 3 or learner.layers != 3:
+    if len(codec.groups) > 1 or spaces.classes or config.vector_layers != 3:
+        return None
+    if learner.layers != 3 or learner.norm != "rms":
         return None
     images = [shape for shape in spaces.obs.values() if len(shape) == 3]
     shapes: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """`Feed`: batches of the replay, read one ahead by a thread that also writes latents back.
 
-    take k:   rows k (read while update k - 1 ran), memo of its context (after the latents of update k - 1 were written)
+    take k:   rows k (read while update k - 1 ran), memo of its context, if it has one (after the latents of update
+              k - 1 were written)
               draw and begin to read k + 1
 
 The thread does one thing after the other, so what a batch holds does not depend on how fast anything is.
@@ -8,7 +9,7 @@ The thread does one thing after the other, so what a batch holds does not depend
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,11 @@ class Feed:
         ahead = self._ahead or self._begin(self.sampler.draw())
         rows = ahead.reading.result()
         self.settle()
-        memo = {name: x[:, 0] for name, x in self.replay.memo(ahead.context).items()}
+        memo: Memo = {}
+        if ahead.context is None:
+            rows = _begun(rows)
+        else:
+            memo = {name: x[:, 0] for name, x in self.replay.memo(ahead.context).items()}
         self._begin(self.sampler.draw())
         return ReplayBatch(rows=rows, context=memo, pieces=ahead.pieces)
 
@@ -72,11 +77,19 @@ class Feed:
 
     def _begin(self, at: np.ndarray) -> "_Ahead":
         """Begin to read the items `at`."""
-        context = self.replay.locate(at, 1)
-        pieces = self.replay.locate(at + np.array([0, 1]), self.sampler.config.length)
+        config = self.sampler.config
+        context = self.replay.locate(at, 1) if config.context else None
+        pieces = self.replay.locate(at + np.array([0, config.context]), config.length)
         reading = self._thread.submit(self.replay.read, pieces)
         self._ahead = _Ahead(at, context, pieces, reading)
         return self._ahead
+
+
+def _begun(rows: TimeStep) -> TimeStep:
+    """Rows [B, T] of which the first column counts as the beginning of an episode."""
+    first = rows.is_first.clone()
+    first[:, 0] = True
+    return replace(rows, is_first=first)
 
 
 def joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -96,6 +109,6 @@ class _Ahead:
     """A batch that is being read."""
 
     at: np.ndarray
-    context: Pieces
+    context: Pieces | None
     pieces: Pieces
     reading: Future[TimeStep]

@@ -1,12 +1,14 @@
 """`Replayed`: which stretches of the replay are trained on.
 
-An item is a context row and the `length` rows after it. Only the rows after it are trained on; the context row gives
-the state they begin with (its memo). Items begin anywhere, so they may span the end of an episode.
+An item is `length` rows that are trained on. They begin anywhere, so they may span the end of an episode.
+
+    begin "latents"   one more row before them is context: its memo is the state they begin with
+    begin "blank"     their first row counts as the first of an episode; no latents are kept
 """
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,18 +20,28 @@ from oneiro.types import TimeStep
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """Items of 1 + `length` rows, every start of every stream equally likely; new rows first, once."""
+    """Items of `length` rows and their context, every start of every stream equally likely; new rows first, once."""
 
     size: int = 16  # B, items per batch
-    length: int = 64  # T, rows that are trained on; one more before them is context
+    length: int = 64  # T, rows that are trained on
+    begin: Literal["latents", "blank"] = (
+        "latents"  # from the latents kept with the row before, or as an episode begins
+    )
     online: bool = (
-        True  # each new stretch of 1 + length rows is served once before anything is drawn at random
+        True  # each new stretch of an item's rows is served once before anything is drawn at random
     )
 
     def __post_init__(self) -> None:
         for name in ("size", "length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Replayed.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.begin not in ("latents", "blank"):
+            raise ValueError(f"Replayed.begin = {self.begin!r}: choose latents or blank")
+
+    @property
+    def context(self) -> int:
+        """Rows before those that are trained on, whose latents are needed: 1 or 0."""
+        return int(self.begin == "latents")
 
     def build(self, replay: Replay, seed: int) -> "ReplayedSampler":
         """The sampler over `replay`."""
@@ -41,9 +53,9 @@ class ReplayBatch:
     """What one update is made of."""
 
     rows: TimeStep
-    """[B, T]; `is_first` only where an episode really begins."""
+    """[B, T]; `is_first` where an episode really begins, and in column 0 of items that begin blank."""
     context: Memo
-    """{name: [B, ...]}: the memo of the row before column 0; {} if the world keeps none."""
+    """{name: [B, ...]}: the memo of the row before column 0; {} if the world keeps none, or items begin blank."""
     pieces: Pieces
     """Where the rows are, for `Replay.put_memo`."""
 
@@ -55,7 +67,9 @@ class ReplayedSampler:
         self.config, self.replay, self.seed = config, replay, seed
         self.drawn = 0
         """Batches drawn so far."""
-        self._next = [max(1, stream.stop) for stream in replay.streams]  # where its next new item begins
+        self._next = [
+            max(config.context, stream.stop) for stream in replay.streams
+        ]  # its next new item's start
         self._queue: deque[tuple[int, int]] = deque()
         needed = 2 * max(1, len(replay.streams)) * self.rows
         if replay.capacity < needed:
@@ -67,7 +81,7 @@ class ReplayedSampler:
     @property
     def rows(self) -> int:
         """Rows of an item, context included."""
-        return self.config.length + 1
+        return self.config.context + self.config.length
 
     @property
     def items(self) -> int:
@@ -75,7 +89,7 @@ class ReplayedSampler:
         return int(self._starts().sum())
 
     def draw(self) -> np.ndarray:
-        """(stream, context row) of every item of the next batch, [B, 2] int64."""
+        """(stream, first row, which is the context if there is one) of every item of the next batch, [B, 2] int64."""
         starts = self._starts()
         if not starts.sum():
             raise OneiroError(
@@ -120,14 +134,15 @@ class ReplayedSampler:
     def _queue_new(self) -> None:
         """Add the items that have become complete, those that began first in front; forget dropped ones.
 
-        The official replay begins them at rows 1, 1 + rows, 1 + 2 rows, ... of a stream; so do we.
+        The official replay begins them at rows 1, 1 + rows, 1 + 2 rows, ... of a stream, without context at 0, rows,
+        2 rows, ...; so do we.
         """
         if not self.config.online:
             return
         found = []
         for stream, (first, stop) in enumerate(self.replay.spans.tolist()):
             if stream == len(self._next):
-                self._next.append(1)
+                self._next.append(self.config.context)
             while self._next[stream] + self.rows <= stop:
                 if self._next[stream] >= first:
                     found.append((self._next[stream], stream))

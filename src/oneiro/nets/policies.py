@@ -3,20 +3,27 @@
     Discrete, MultiDiscrete   one-hot groups, categorical each; log-prob and entropy summed over the groups
     Box                       a normal of bounded mean and spread in -1..1, one per dimension, summed over them
 
-Source: danijar/dreamerv3; Hafner et al. 2025.
+Source: danijar/dreamerv3; Hafner et al. 2025, and 2023 for layer norms.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from oneiro.nets.layer_norm import NormMLP, Output
 from oneiro.nets.layers import MLP, Linear
 from oneiro.nets.onehot import pick
 from oneiro.spaces import ActionCodec
 
 _LOG_2PI = math.log(2 * math.pi)
+
+Norm = Literal["rms", "layer"]
+"""Hidden layers and outputs of today's code (RMS norm), or of 2023's (layer norm, other initial weights)."""
+MLPS: dict[Norm, type[MLP] | type[NormMLP]] = {"rms": MLP, "layer": NormMLP}
+OUTPUTS: dict[Norm, type[Linear] | type[Output]] = {"rms": Linear, "layer": Output}
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def within(raw: Tensor) -> Tensor:
 
 
 class Actor(nn.Module):
-    """Feature [.., in_dim] -> a `Policy`: a torso of (Linear, RMSNorm, SiLU) and one output (Box: two)."""
+    """Feature [.., in_dim] -> a `Policy`: a torso of (linear, norm, SiLU) and one output (Box: two)."""
 
     def __init__(
         self,
@@ -107,15 +114,16 @@ class Actor(nn.Module):
         layers: int,
         codec: ActionCodec,
         *,
+        norm: Norm = "rms",
         scale: float = 0.01,
         unimix: float = 0.0,
         std: tuple[float, float] = (0.1, 1.0),
     ) -> None:
         super().__init__()
         self.codec, self.unimix, self.bounds = codec, unimix, std
-        self.torso = MLP(in_dim, units, layers)
+        self.torso = MLPS[norm](in_dim, units, layers)
         outputs = ("logits",) if codec.is_discrete else ("mean", "std")
-        self.outputs = nn.ModuleDict({name: Linear(units, codec.dim, scale=scale) for name in outputs})
+        self.outputs = nn.ModuleDict({name: OUTPUTS[norm](units, codec.dim, scale=scale) for name in outputs})
 
     def forward(self, feature: Tensor) -> Policy:
         """Computes in the dtype of `feature`; the distribution is float32."""

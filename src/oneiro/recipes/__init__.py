@@ -13,6 +13,7 @@ from oneiro.training.recipe import Recipe
 _MODULES = (
     "oneiro.recipes.vmc",
     "oneiro.recipes.dreamerv3",
+    "oneiro.recipes.dreamerv3_2023",
     "oneiro.recipes.diamond",
     "oneiro.recipes.diamond_doom",
     "oneiro.recipes.diamond_video",

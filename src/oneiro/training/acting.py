@@ -23,11 +23,16 @@ class Playing:
         seed: int,
         device: torch.device,
         overlap: bool,
+        latents: bool = True,
         begun: int = 0,
         stride: int = 1,
     ) -> None:
-        """`seed` of the run: seeds and keys of episodes derive from it. `overlap`, `begun`, `stride`: see `Rollout`."""
-        self.agent, self.seed, self.device = agent, seed, device
+        """`seed` of the run: seeds and keys of episodes derive from it. `overlap`, `begun`, `stride`: see `Rollout`.
+
+        `latents`: those of the rows are wanted.
+        """
+        self.agent, self.seed, self.device, self.latents = agent, seed, device, latents
+        self.ids = torch.full((env.num_envs,), -1)
         self.rollout = Rollout(env, seed=seed, begun=begun, stride=stride, overlap=overlap)
         self.carry = agent.eval().start(env.num_envs)
         self.rollout.send(None)
@@ -35,7 +40,7 @@ class Playing:
     def live(self, meanwhile: Callable[[], None] = lambda: None) -> tuple[Turn, dict[str, Tensor]]:
         """Wait for the turn's rows and observe them; their latents come too. See `Rollout.receive` for `meanwhile`."""
         turn = self.rollout.receive(meanwhile)
-        agent = self.agent.eval()
+        self.ids, agent = torch.from_numpy(turn.ids), self.agent.eval()
         self.carry = agent.observe(self.carry, turn.step(self.device))
         begun = turn.is_first.nonzero()[0].tolist()
         if begun and self.carry.memory:
@@ -48,14 +53,22 @@ class Playing:
         action, self.carry = self.agent.eval().act(self.carry, explore=True)
         self.rollout.send(action)
 
+    def hand_over(self, agent: Agent) -> None:
+        """Another agent goes on in the middle of the episodes; it has seen nothing of them. After `go_on`."""
+        count = len(self.ids)
+        self.agent, self.carry = agent, agent.eval().start(count)
+        if self.carry.memory:
+            keys = [episode_seeds(self.seed, id)[1] for id in self.ids.tolist()]
+            self.carry = seat(self.carry, list(range(count)), agent.behaviour.memory(count), keys)
+
     def close(self) -> None:
         """Wait for the environments."""
         self.rollout.close()
 
     @torch.no_grad()
     def _memo(self) -> dict[str, Tensor]:
-        """Latents of the rows; none if the behaviour is blind and the world has seen nothing."""
-        return self.agent.world.memo(self.carry.state) if self.carry.state else {}
+        """Latents of the rows; none if nobody wants them, or the behaviour is blind and the world has seen nothing."""
+        return self.agent.world.memo(self.carry.state) if self.latents and self.carry.state else {}
 
 
 class Acting:
@@ -70,6 +83,7 @@ class Acting:
         seed: int,
         device: torch.device,
         overlap: bool,
+        latents: bool = True,
     ) -> None:
         """See `Playing`; the ids of episodes go on where those of `replay` end."""
         self.replay = replay
@@ -79,6 +93,7 @@ class Acting:
             seed=seed,
             device=device,
             overlap=overlap,
+            latents=latents,
             begun=replay.begun,
             stride=replay.share.count,
         )
@@ -95,6 +110,10 @@ class Acting:
     def go_on(self) -> None:
         """Act on the rows that `live` took in."""
         self.playing.go_on()
+
+    def hand_over(self, agent: Agent) -> None:
+        """See `Playing`."""
+        self.playing.hand_over(agent)
 
     def close(self) -> None:
         """Wait for the environments."""

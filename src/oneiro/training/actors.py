@@ -37,6 +37,7 @@ class Role:
 
     recipe: Recipe
     policy: Any  # config of a behaviour that acts instead of the agent's own; None = the agent's own
+    latents: bool  # those of the rows are handed over too
     spaces: Spaces
     share: Share = field(default_factory=Share)  # its slots
     begun: int = 0  # id of the first episode it begins; the next ones follow at steps of `share.count`
@@ -70,6 +71,7 @@ class Actor:
             seed=seed,
             device=torch.device("cpu"),
             overlap=False,
+            latents=role.latents,
             begun=role.begun,
             stride=role.share.count,
         )

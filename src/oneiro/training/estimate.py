@@ -132,7 +132,7 @@ def _estimate_online(recipe: Recipe, spaces: Spaces, device: torch.device, timed
         agent = build_agent(recipe, spaces).to(device).eval()
         with Players(recipe, agent, notes) as players:
             durations = [_duration(*each, recipe, agent, players, _Replay(), []) for each in named]
-            row = (found := players.live(stage.policy)) and found.bytes_per_row
+            row = (found := players.live(stage.policy, bool(stage.batch.context))) and found.bytes_per_row
     if not row:
         notes.append(
             "disk is the worst case: nothing was played, so rows count as if they were not compressed"
@@ -206,8 +206,8 @@ def _duration(
         case Update():
             return Duration.of(stage.updates * _update_seconds(stage, agent, peaks) if stage.updates else 0.0)
         case Online():
-            updates = stage.updates(stage.steps) * _update_seconds(stage, agent, peaks)
-            played = players.live(stage.policy)
+            updates = stage.updates(stage.steps, stage.prefill) * _update_seconds(stage, agent, peaks)
+            played = players.live(stage.policy, bool(stage.batch.context))
             return played and Duration.of(stage.steps / played.rate + updates)
         case Epochs():
             updates = sum(_task_seconds(stage, i, agent, peaks) for i in range(len(stage.tasks)))

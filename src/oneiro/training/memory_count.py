@@ -54,7 +54,8 @@ def count_update(recipe: Recipe, spaces: Spaces, stage: Online | Update) -> Upda
             tally.peak = tally.now
             batch = blank_rows(agent, *_short(stage), memo=False)
             fitter.apply(batch)
-            memo = world.memo(world.start(1))
+            is_blank = isinstance(stage, Online) and not stage.batch.context
+            memo = {} if is_blank else world.memo(world.start(1))
     except (NotImplementedError, RuntimeError) as error:
         raise OneiroError(f"the memory of an update cannot be counted on the meta device: {error}") from error
     if stage.fit.pieces > 1:  # their sum is kept beside the gradients of the present piece

@@ -84,7 +84,10 @@ def needs(
         process=process,
         update=0 if is_cuda else held,
         replay=min(int(recipe.data.ram * GIB), rows * (raw + counted.memo)),
-        batches=_BATCHES * stage.batch.size * (stage.batch.length + 1) * (raw + counted.memo),
+        batches=_BATCHES
+        * stage.batch.size
+        * (stage.batch.length + stage.batch.context)
+        * (raw + counted.memo),
         environments=_workers(recipe.env, stage.actors.num) * _WORKER,
         actors=_actors(stage, counted.weights),
         gpu=held + _CUDA if is_cuda else 0,

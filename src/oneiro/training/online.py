@@ -2,7 +2,7 @@
 
     turn t    rows arrive in all slots -> observe -> store rows and latents -> act -> environments begin turn t + 1
               meanwhile: as many updates as the train ratio asks for, each on a batch of the replay; then the latents of
-              its rows are replaced by the new ones
+              its rows are replaced by the new ones (no latents at all if items of the batch begin blank)
 
 The actions of a turn are chosen before its updates, so the environments can move while the networks learn, and the
 result does not depend on which is faster.
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from oneiro import tree
 from oneiro.agent import Agent
+from oneiro.behaviours.explore import HeldRandom
 from oneiro.data.replay_feed import Feed, joined
 from oneiro.data.replayed import ReplayBatch, Replayed
 from oneiro.data.rollout import Turn
@@ -51,6 +52,9 @@ class Online(Stage):
     fit: Fit  # groups of parts and their optimizers
     batch: Replayed = field(default_factory=Replayed)  # which rows of the replay an update is made on
     train_ratio: float = 32.0  # rows trained on per agent step: size x length x updates / steps
+    prefill: int = (
+        0  # agent steps of uniformly random actions, after which learning starts; 0 = none of either
+    )
     policy: Any = None  # config of a behaviour that acts instead; None = the agent itself, exploring
     overlap: bool = True  # environments in worker processes move while an update runs; the result is the same
     actors: Actors = field(default_factory=Actors)  # processes that play instead, here or on other machines
@@ -61,6 +65,14 @@ class Online(Stage):
     def __post_init__(self) -> None:
         if self.steps < 0 or self.log_every < 1:
             raise ValueError("Online.steps must not be negative, and log_every be at least 1")
+        if self.prefill < 0 or 0 < self.steps <= self.prefill:
+            raise ValueError(
+                f"Online.prefill is {self.prefill} of {self.steps} steps; it must be less, so that learning can start"
+            )
+        if self.prefill and self.actors.num:
+            raise ValueError(
+                "Online.prefill is played here, not by actors; leave it out (0), or leave out actors.num"
+            )
         if not 0 < self.train_ratio < math.inf:
             raise ValueError(
                 f"Online.train_ratio is {self.train_ratio}; it must be positive. To play without training, "
@@ -75,16 +87,17 @@ class Online(Stage):
 
     @property
     def rows(self) -> int:
-        """Rows an update is made on; also the number of items with which learning starts."""
+        """Rows an update is made on; without `prefill` also the number of items with which learning starts."""
         return self.batch.size * self.batch.length
 
     def line(self) -> str:
         """See `Stage.line`."""
         parts = " + ".join(a for group in self.fit.groups for a in group.address)
         actors = f" in {self.actors.num} actors" if self.actors.num else ""
+        prefill = f", {self.prefill:,} of them random" if self.prefill else ""
         return (
-            f"{self.steps:,} steps{actors}; fit {parts} on {self.batch.size} x {self.batch.length} rows, "
-            f"train ratio {self.train_ratio:g} ({self.updates(self.steps):,} updates)"
+            f"{self.steps:,} steps{actors}{prefill}; fit {parts} on {self.batch.size} x {self.batch.length} rows, "
+            f"train ratio {self.train_ratio:g} ({self.updates(self.steps, self.prefill):,} updates)"
         )
 
     def require(self, recipe: "Recipe") -> None:
@@ -119,11 +132,18 @@ class Online(Stage):
             overlap = self.overlap and is_async
             with run.env(replace(env, num=num)) as slots:
                 yield lambda agent, _: Acting(
-                    agent, slots, run.replay, seed=run.recipe.seed, device=device, overlap=overlap
+                    agent,
+                    slots,
+                    run.replay,
+                    seed=run.recipe.seed,
+                    device=device,
+                    overlap=overlap,
+                    latents=bool(self.batch.context),
                 )
             return
         check(self.actors, env.num, run.ranks.count)
-        role = Role(recipe=run.recipe, policy=self.policy, spaces=run.spaces)
+        latents = bool(self.batch.context)
+        role = Role(recipe=run.recipe, policy=self.policy, latents=latents, spaces=run.spaces)
         run.progress.note(f"starting {self.actors.num} experience actors")
         with connected(self.actors) as cluster:
             yield lambda agent, updates: Collectors(
@@ -152,6 +172,7 @@ class _Loop:
         self.fitter = run.fitter(stage.fit)
         policy = stage.policy and Agent(run.agent.world, stage.policy.build(run.spaces))
         self.player: Agent = policy or run.agent
+        self.is_random = self.done["steps"] < stage.prefill
         self.begin = begin
         self.acting: Acting | Collectors | None = None
         self.is_ready = False
@@ -162,8 +183,10 @@ class _Loop:
     def run_all(self) -> None:
         """Go on until all steps are made."""
         self._learn()  # what a stop left undone
-        self.acting = self.begin(self.player, lambda: self.done["updates"])
+        first = self._random_player() if self.is_random else self.player
+        self.acting = self.begin(first, lambda: self.done["updates"])
         while self.done["steps"] < self.stage.steps:
+            self._end_prefill()
             self._count(self.acting.live(self._stop_if_asked))
             if self.done["steps"] < self.stage.steps:
                 self.acting.go_on()
@@ -176,6 +199,18 @@ class _Loop:
         if self.acting is not None:
             self.acting.close()
         self.feed.close()
+
+    def _random_player(self) -> Agent:
+        """Every action is equally likely, whatever was before."""
+        policy = HeldRandom(hold=(1,)).build(self.run.spaces)
+        return Agent(self.run.agent.world, policy.to(self.run.device))
+
+    def _end_prefill(self) -> None:
+        """The agent itself plays on from here, if enough was played at random."""
+        if self.is_random and self.done["steps"] >= self.stage.prefill:
+            assert isinstance(self.acting, Acting)
+            self.acting.hand_over(self.player)
+            self.is_random = False
 
     # -- learning --------------------------------------------------------------------------------------------
 
@@ -201,16 +236,22 @@ class _Loop:
         if not self.is_ready:
             items = self.feed.sampler.items
             everywhere, without = self.ranks.sum(items, items == 0)
-            if (everywhere < self.stage.rows and "since" not in self.done) or without:
+            if (not self._has_enough(everywhere) and "since" not in self.done) or without:
                 return 0
             self.done.setdefault("since", self.done["steps"])
             self.is_ready = True
         return self.stage.updates(self.done["steps"], self.done["since"]) - self.done["updates"]
 
+    def _has_enough(self, items: int) -> bool:
+        """To start learning, with so many items of all processes."""
+        if self.stage.prefill:
+            return self.done["steps"] >= self.stage.prefill
+        return items >= self.stage.rows
+
     @torch.no_grad()
     def _write_back(self, batch: ReplayBatch, losses: Losses) -> None:
         """The latents of the rows, as they are now; not those of an update that was skipped."""
-        if losses.trace is None or self.run.guard.in_a_row:
+        if losses.trace is None or self.run.guard.in_a_row or not self.batch.context:
             return
         flat = tree.map(lambda x: x.detach().flatten(0, 1), losses.trace)
         memo = self.run.agent.world.memo(flat)
@@ -274,18 +315,20 @@ class _Loop:
         """Refuse what could never train."""
         stage, capacity = self.stage, self.run.recipe.data.capacity
         count, rows = self.run.recipe.env.num, self.ranks.sum(self.replay.rows)[0]
-        lead = count * stage.batch.length  # rows that cannot begin an item
+        item = stage.batch.context + stage.batch.length
+        lead = count * (item - 1)  # rows that cannot begin an item
         if not stage.steps:
             return
-        start = f"learning starts when {stage.rows:,} items of {stage.batch.length + 1} rows are stored"
+        least = 1 if stage.prefill else stage.rows
+        start = f"learning starts when {least:,} items of {item} rows are stored"
         never = f"a train ratio of {stage.train_ratio:g} can never be met"
-        if capacity < stage.rows + 2 * lead:
+        if capacity < least + 2 * lead:
             raise OneiroError(
                 f"{start}, but the capacity of the replay is {capacity:,} rows: {never}. Set data.capacity "
-                f"to at least {stage.rows + 2 * lead:,}"
+                f"to at least {least + 2 * lead:,}"
             )
-        if rows + stage.steps < stage.rows + lead:
+        if rows + stage.steps < least + lead:
             raise OneiroError(
-                f"{start}, after {stage.rows + lead:,} steps in {count} slots, but the stage has {stage.steps:,}: "
+                f"{start}, after {least + lead:,} steps in {count} slots, but the stage has {stage.steps:,}: "
                 f"{never}. Set more steps, or a smaller batch"
             )

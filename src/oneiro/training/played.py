@@ -84,15 +84,15 @@ class Players:
             self._found.append((config, kind, known))
         return known
 
-    def live(self, policy: Any) -> Played | None:
-        """Who acts in an online stage, storing streams."""
+    def live(self, policy: Any, latents: bool) -> Played | None:
+        """Who acts in an online stage, storing streams and perhaps latents."""
         kind, config = "blind" if policy else "agent", self.recipe.env
         if known := self._known(config, kind):
             return known
         if (env := self._env(config)) is None:
             return None
         player = self._player(Episodes(count=0, policy=policy))
-        found = _live(player, env, self.recipe, config.longest)
+        found = _live(player, env, self.recipe, config.longest, latents)
         self._found.append((config, kind, found))
         return found
 
@@ -205,15 +205,18 @@ def _episodes(turns: list[Turn]) -> Iterator[Episode]:
             )
 
 
-def _live(player: Agent, env: gymnasium.vector.VectorEnv, recipe: Recipe, longest: int) -> Played:
+def _live(
+    player: Agent, env: gymnasium.vector.VectorEnv, recipe: Recipe, longest: int, latents: bool
+) -> Played:
     """Act and store as `Online` does, without updates."""
     count = _Count(longest)
     with tempfile.TemporaryDirectory() as folder:
         replay = Replay(Path(folder), streams=env.num_envs, ram=int(recipe.data.ram * (1 << 30)))
-        acting = Acting(player, env, replay, seed=recipe.seed, device=player.world.device, overlap=False)
+        device = player.world.device
+        acting = Acting(player, env, replay, seed=recipe.seed, device=device, overlap=False, latents=latents)
         for _ in count.play(acting.live, acting.go_on):
             pass
         replay.flush()
         size = sum(file.stat().st_size for file in Path(folder).rglob("*.rows"))
-        latents = replay.memo_type.nbytes if replay.memo_type else 0
-        return count.played(size / replay.rows + latents)
+        kept = replay.memo_type.nbytes if replay.memo_type else 0
+        return count.played(size / replay.rows + kept)

@@ -7,8 +7,7 @@ numbers: layer norms, one plain GRU with a learned beginning, 32 variables of 32
 pictures without a sigmoid, reward bins that are even in symlog space, half the weight on the prior's KL, and a
 continuation that is trained towards 1 (the actor-critic multiplies its discount).
 
-Not compared with recorded values of the official code, of which none are at hand; parameter counts are exact. Vectors
-have the layers and units of the size.
+Not compared with recorded values of the official code, of which none are at hand; parameter counts are exact.
 """
 
 from dataclasses import dataclass
@@ -33,8 +32,10 @@ class DreamerV3Of2023Config(GenerationConfig):
     size: Size = "s"  # 18, 37, 77 or 201 million parameters with actor and critic
     deter_dim: int = 0  # width of h; 0 = by size (512 to 4096)
     units: int = 0  # width of hidden layers; 0 = by size (512 to 1024)
-    layers: int = 0  # hidden layers of heads and vectors; 0 = by size (2 to 5)
+    layers: int = 0  # hidden layers of the heads; 0 = by size (2 to 5)
     depth: int = 0  # channels of the CNNs, times 1, 2, 4, 8; 0 = by size (32 to 96)
+    vector_layers: int = 5  # hidden layers of the encoder and decoder of vectors, whatever the size
+    vector_units: int = 1024  # their width
     classes: int = 32  # classes of each variable of z
     horizon: float = float("inf")  # the continuation is trained towards 1 - 1 / horizon; inf = towards 1
     dyn_weight: float = 0.5  # of the KL that draws the prior to the posterior
@@ -45,6 +46,10 @@ class DreamerV3Of2023Config(GenerationConfig):
         super().__post_init__()
         if min(self.deter_dim, self.units, self.layers, self.depth) < 0:
             raise ValueError("widths must be positive, or 0 for that of the size")
+        if min(self.vector_layers, self.vector_units) < 1:
+            raise ValueError(
+                f"vector_layers and vector_units must be at least 1, got {self.vector_layers}, {self.vector_units}"
+            )
         if not 1 <= self.classes < 255:
             raise ValueError(f"classes must be 1 to 254, got {self.classes}")
 
@@ -66,9 +71,9 @@ class DreamerV3Of2023Config(GenerationConfig):
             canvas = StridedDecoder(seen.image_shape, width, depth)
             token_dim += eye.out_dim
         if seen.vectors:
-            reader = NormMLP(sum(seen.widths.values()), units, layers)
-            writer = NormMLP(width, units, layers)
-            token_dim += units
+            reader = NormMLP(sum(seen.widths.values()), self.vector_units, self.vector_layers)
+            writer = NormMLP(width, self.vector_units, self.vector_layers)
+            token_dim += self.vector_units
         dynamics = GRURSSM(
             deter_dim=deter,
             stoch=self.stoch,
@@ -78,7 +83,7 @@ class DreamerV3Of2023Config(GenerationConfig):
             token_dim=token_dim,
             unimix=self.unimix,
         )
-        heads = {name: Output(units, n) for name, n in seen.widths.items()}
+        heads = {name: Output(self.vector_units, n) for name, n in seen.widths.items()}
         networks = Networks(
             encoder=ObsEncoder(seen, eye, reader, token_dim),
             dynamics=dynamics,
