@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from evidence import RESULTS, Trial, facts, oneiro, write
+from evidence import RESULTS, Trial, facts, heading, oneiro, write
 from oneiro.agent import Agent
 from oneiro.behaviours.explore import HeldRandom
 from oneiro.data.collect import play
@@ -122,7 +122,7 @@ def learn(root: Path, seeds: list[int]) -> None:
             film = open_loop_film(result, count=1, style=Style(scale=6))
             film.save(RESULTS / "diamond_film.webp", budget=300_000)
     about = facts("DIAMOND on VizDoom's deadly corridor", "python benchmarks/diamond_evidence.py learn")
-    lines = [f"# {about['title']}", "", *(f"- {k}: {v}" for k, v in about.items() if k != "title"), ""]
+    lines = [*heading(about), ""]
     lines += ["Score = the game's own points, 100 episodes, the same ones for each policy. Mean ± standard"]
     lines += ["deviation (95 % interval). The behaviour learned in dreams only.", "", *table(finished), ""]
     lines += ["Reward signs and ends, foretold one step ahead on 40 held-out episodes of random play:", ""]
@@ -146,13 +146,7 @@ def foretell(root: Path, seeds: list[int]) -> None:
     }
     about = facts("DIAMOND: reward and end foretold", "python benchmarks/diamond_evidence.py foretell")
     about["checkpoint"] = run.checkpoint
-    lines = [
-        f"# {about['title']}",
-        "",
-        "40 held-out episodes of random play, one step ahead of real rows.",
-        "",
-    ]
-    lines += [f"- {k}: {v}" for k, v in about.items() if k != "title"]
+    lines = heading(about, "40 held-out episodes of random play, one step ahead of real rows.")
     lines += [
         "",
         "| the reward model sees | class | rows | foretold | precision | recall | F1 |",
@@ -236,9 +230,11 @@ def _fitted(run: Trained, objective: str, file: Path) -> WorldModel:
 def _report(name: str, title: str, found: dict[str, OpenLoopResult], text: str, more: dict) -> None:
     about = facts(title, f"python benchmarks/diamond_evidence.py {name}") | more
     count = len(next(iter(found.values())).truth)
-    lines = [f"# {title}", "", f"{text} {count} held-out episodes of random play, {HORIZON} steps dreamed"]
-    lines += [f"from {CONTEXT} real frames with the recorded actions. PSNR of the mean error.", ""]
-    lines += [f"- {k}: {v}" for k, v in about.items() if k != "title"]
+    lines = heading(
+        about,
+        f"{text} {count} held-out episodes of random play, {HORIZON} steps dreamed",
+        f"from {CONTEXT} real frames with the recorded actions. PSNR of the mean error.",
+    )
     body, curves = drift_lines(found)
     lines += ["", *body, "", f"![truth and dreams](diamond_{name}.png)"]
     write(f"diamond_{name}", {**about, "psnr": curves}, lines)

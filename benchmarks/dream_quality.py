@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evidence import RESULTS, facts, write
+from evidence import RESULTS, facts, heading, last_paragraph, write
 
 STEPS = (0, 1, 2, 5, 10, 15, 30, 45, 60, 100)
 
@@ -42,9 +42,8 @@ def main() -> None:
     name = f"dreams_{own.name}"
     about = facts("How long dreams stay true", "python benchmarks/dream_quality.py " + " ".join(sys.argv[1:]))
     shown = [t for t in STEPS if t <= own.horizon]
-    lines = [f"# {about['title']}", "", (__doc__ or "").strip().split("\n\n")[-1], ""]
-    lines += [f"- {key}: {value}" for key, value in about.items() if key != "title"]
-    lines += [
+    lines = [
+        *heading(about, last_paragraph(__doc__)),
         f"- PSNR in dB of the mean squared error over {own.episodes} episodes (those long enough); step 0 is the "
         "world's picture of the last real row; 'held' is that real row, kept",
         "",

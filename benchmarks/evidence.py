@@ -112,7 +112,7 @@ def memory(pid: int) -> float:
 
 
 def facts(title: str, command: str) -> dict[str, Any]:
-    """What stands above every result."""
+    """What is noted of every result; see `heading`."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
@@ -124,6 +124,17 @@ def facts(title: str, command: str) -> dict[str, Any]:
         "compute dtype, if none is asked for": str(runtime.chosen_dtype()).removeprefix("torch."),
         "torch": torch.__version__,
     }
+
+
+def heading(about: dict[str, Any], *text: str) -> list[str]:
+    """The lines above a result: its title, what it is if there are words for it, and its other facts."""
+    words = [*text, ""] if any(text) else []
+    return [f"# {about['title']}", "", *words, *(f"- {k}: {v}" for k, v in about.items() if k != "title")]
+
+
+def last_paragraph(text: str | None) -> str:
+    """Of a script's docstring: what its result is."""
+    return (text or "").strip().split("\n\n")[-1]
 
 
 def write(name: str, record: dict[str, Any], lines: Sequence[str]) -> None:

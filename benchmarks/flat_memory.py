@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from evidence import GIB, RESULTS, Trial, facts, memory, start, wait, write
+from evidence import GIB, RESULTS, Trial, facts, heading, last_paragraph, memory, start, wait, write
 from oneiro.evaluation.figures import learning_curves
 from oneiro.evaluation.learning_curve import Band
 from oneiro.training.log import read_metrics
@@ -91,8 +91,7 @@ def main() -> None:
         "last_quarter_gib": [round(float(last.min()), 4), round(float(last.max()), 4)],
         "mib_per_100k_steps_second_half": round(slope * 1e5 * 1024, 1),
     }
-    lines = [f"# {about['title']}", "", (__doc__ or "").strip().split("\n\n")[-1], ""]
-    lines += [f"- {key}: {value}" for key, value in about.items() if key != "title"]
+    lines = heading(about, last_paragraph(__doc__))
     lines += ["", "![Memory by step](flat_memory.svg)", "", "| | |", "|---|---|"]
     lines += [
         f"| steps | {steps[-1]:,.0f} |",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evidence import RESULTS, Trial, facts, measured, oneiro, read_usage, stop_all, write
+from evidence import RESULTS, Trial, facts, heading, measured, oneiro, read_usage, stop_all, write
 from oneiro.evaluation.figures import learning_curves
 from oneiro.evaluation.learning_curve import Band, band
 from oneiro.evaluation.published import lookup
@@ -254,8 +254,7 @@ def page(
     name: str, experiment: Experiment, about: dict, rows: Sequence[dict], marks: dict[str, float]
 ) -> list[str]:
     """The Markdown."""
-    lines = [f"# {experiment.title}", "", *([experiment.text, ""] if experiment.text else [])]
-    lines += [f"- {key}: {value}" for key, value in about.items() if key != "title"]
+    lines = heading(about, experiment.text)
     lines += ["", f"![Learning curves]({name}.svg)", ""]
     lines += [
         "| | training episodes, last tenth | evaluation, final policy | frames | training | peak memory |"

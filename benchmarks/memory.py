@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from evidence import facts, write
+from evidence import facts, heading, write
 
 RESULTS = Path(__file__).parents[1] / "results" / "memory_estimate"
 ONEIRO = [sys.executable, "-m", "oneiro.cli"]
@@ -96,13 +96,7 @@ def main() -> None:
         rows[size]["ratio"] = said / found
         lines.append(f"| {size} | {said:,.0f} | {found:,.0f} | {said / found:.2f} |")
     about = facts("RAM of DreamerV3: predicted and measured", "python benchmarks/memory.py")
-    page = [
-        f"# {about['title']}",
-        "",
-        "RAM that `oneiro show` predicts against RAM that `oneiro train` takes.",
-        "",
-    ]
-    page += [f"- {key}: {value}" for key, value in about.items() if key != "title"]
+    page = heading(about, "RAM that `oneiro show` predicts against RAM that `oneiro train` takes.")
     write(RESULTS.name, {**about, "sizes": rows}, [*page, "", *lines])
     print("\n".join(lines))
 

@@ -7,8 +7,6 @@ Several run folders are as many worlds; every one is dreamed in with each seed. 
 """
 
 import argparse
-import json
-import platform
 import shlex
 import sys
 import time
@@ -21,6 +19,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
+from evidence import facts, heading, write
 from oneiro.agent import Agent
 from oneiro.behaviour import Behaviour
 from oneiro.behaviours.explore import HeldRandom
@@ -33,7 +32,6 @@ from oneiro.recipes.dreams import dream_env
 from oneiro.recipes.saved import open_run
 from oneiro.training.run import Trained
 
-RESULTS = Path("results")
 HORIZON, TEMPERATURE, DREAMS = 525, 1.15, 64  # as vmc-takecover --size demo evolves its controller
 PPO_SETTINGS: dict[str, Any] = {
     "n_steps": 128,
@@ -109,14 +107,15 @@ def rivals(path: Path, episodes: int) -> dict[str, Any]:
     return {name: play(run, behaviour, episodes).summary.to_json() for name, behaviour in players.items()}
 
 
-def table(record: dict[str, Any]) -> str:
+def page(about: dict[str, Any], record: dict[str, Any]) -> list[str]:
     """results/sb3_dream.md."""
-    lines = [
-        "# PPO of Stable-Baselines3 in a learned dream",
-        "",
+    text = (
         f"{record['game']}. PPO sees the world's feature and never the real game while it learns; its rewards go "
         "through Stable-Baselines3's VecNormalize. Scores are of "
-        f"{record['episodes']} real episodes each, means with 95 % intervals.",
+        f"{record['episodes']} real episodes each, means with 95 % intervals."
+    )
+    lines = [
+        *heading(about, text),
         "",
         "| player | real score | imagined steps | learning: CPU time | wall time |",
         "|---|---|---|---|---|",
@@ -135,11 +134,9 @@ def table(record: dict[str, Any]) -> str:
         f"Mean over the seeds of PPO: {interval(pooled)}. The interval is over the seeds' means; the world is the "
         "same for all seeds (`oneiro train vmc-takecover --size demo`).",
         "",
-        f"`{record['command']}`, one thread; wall time beyond CPU time is other work on the machine. "
-        f"{record['machine']}, stable-baselines3 {record['stable_baselines3']}, torch {record['torch']}.",
-        "",
+        "One thread; wall time beyond CPU time is other work on the machine.",
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def interval(found: dict[str, float]) -> str:
@@ -161,12 +158,11 @@ def main() -> None:
     trials = [
         trial(path, seed, chosen.steps, chosen.episodes) for path in chosen.runs for seed in chosen.seeds
     ]
+    about = facts("PPO of Stable-Baselines3 in a learned dream", shlex.join(["python", *sys.argv]))
+    about["stable_baselines3"] = version("stable-baselines3")
     record = {
-        "command": shlex.join(["python", *sys.argv]),
+        **about,
         "game": open_run(chosen.runs[0]).recipe.env.describe(),
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "stable_baselines3": version("stable-baselines3"),
-        "torch": torch.__version__,
         "ppo": PPO_SETTINGS,
         "dream": {"horizon": HORIZON, "temperature": TEMPERATURE, "rows": DREAMS},
         "episodes": chosen.episodes,
@@ -174,9 +170,9 @@ def main() -> None:
         "mean_over_seeds": summarize([x["real"]["mean"] for x in trials]).to_json(),
         "rivals": {path.name: rivals(path, chosen.episodes) for path in chosen.runs},
     }
-    (RESULTS / "sb3_dream.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / "sb3_dream.md").write_text(table(record))
-    print(table(record))
+    lines = page(about, record)
+    write("sb3_dream", record, lines)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

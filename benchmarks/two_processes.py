@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from evidence import facts, write
+from evidence import facts, heading, last_paragraph, write
 from oneiro.training.parallel import Ranks
 
 TESTS = Path(__file__).parents[1] / "tests" / "training"
@@ -43,8 +43,9 @@ def main() -> None:
     }
     gradients = {tensor: e for tensor, e in errors.items() if tensor.startswith("gradient/")}
     worst = max(gradients, key=lambda tensor: gradients[tensor])
+    about = facts("Two processes, one batch", "python benchmarks/two_processes.py")
     record = {
-        **facts("Two processes, one batch", "python benchmarks/two_processes.py"),
+        **about,
         "gradient_tensors": len(gradients),
         "largest_relative_error": gradients[worst],
         "in": worst,
@@ -52,8 +53,8 @@ def main() -> None:
         "weights_equal_bit_by_bit_after_4_updates": weights == others,
         "errors": errors,
     }
-    lines = [f"# {record['title']}", "", (__doc__ or "").strip().split("\n\n")[-1], ""]
-    lines += [f"- {key}: {record[key]}" for key in ("command", "commit", "hardware", "torch")]
+    shown = {key: about[key] for key in ("title", "command", "commit", "hardware", "torch")}
+    lines = heading(shown, last_paragraph(__doc__))
     lines += ["", "| | |", "|---|---|"]
     lines += [
         f"| gradient tensors compared | {len(gradients)} |",

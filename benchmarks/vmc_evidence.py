@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evidence import Trial, facts, measured, oneiro, read_usage, write
+from evidence import Trial, facts, heading, measured, oneiro, read_usage, write
 from oneiro.evaluation.episodes import Scores
 from oneiro.evaluation.stage import load_scores
 from oneiro.evaluation.stats import summarize
@@ -200,8 +200,7 @@ def tabulate(name: str, experiment: Experiment) -> None:
     if not rows:
         raise SystemExit(f"no run of {name} is finished under {ROOT}: results/{name}.* are left as they are")
     about = facts(experiment.title, f"python benchmarks/vmc_evidence.py {name}")
-    lines = [f"# {experiment.title}", "", experiment.text, ""]
-    lines += [f"- {key}: {value}" for key, value in about.items() if key != "title"]
+    lines = heading(about, experiment.text)
     lines += ["", *table(rows), "", "Commands", "", "```"]
     lines += [*(f"oneiro {record['command']}" for record in rows), "```"]
     write(name, {**about, "trials": rows}, lines)

@@ -1,34 +1,31 @@
-"""The page in headless Chromium: keys, touch, rewinding, settings, errors; skipped where there is no Chromium."""
+"""The page in headless Chromium: keys, rewinding, settings, starts, errors; skipped where there is no Chromium."""
 
 import io
 import json
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from chromium import BROWSER, Tab
+from page import FRAME, LAST, LISTEN, NOTICE, READY, SHOWN, WHERE, pictures
 from PIL import Image
 from playing import Blind, Fast, Two, catch, dodge
 from served import served
 
+from oneiro.agent import Agent
+from oneiro.behaviours.explore import HeldRandom
 from oneiro.data import csgo
+from oneiro.data.collect import play as collect
+from oneiro.data.store import EpisodeStore
 from oneiro.errors import OneiroError
 from oneiro.play.doors import Doors
 from oneiro.play.keys import code, key_map
-from oneiro.play.starts import Place, Wandered
+from oneiro.play.played_run import PlayedRun
+from oneiro.play.starts import Place, Replayed, Wandered
 from oneiro.recipes import find
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
-FRAME = "Number(document.getElementById('frame').value)"
-LAST = "Number(document.getElementById('frame').max)"
-WHERE = "document.getElementById('where').textContent"
-# Connected, and a frame is painted: before, a canvas is 300 pixels wide and what lies below it still moves.
-READY = (
-    "document.getElementById('status')?.textContent === 'connected' && "
-    "![undefined, 300].includes(document.querySelector('.panel canvas')?.width)"
-)
-
 # The first picture from now on is unpacked when `letGo` is called.
 HOLD = """(() => {
   const own = window.createImageBitmap;
@@ -39,7 +36,6 @@ HOLD = """(() => {
     return bitmap;
   };
 })()"""
-SHOWN = "document.querySelector('.panel canvas').toDataURL()"
 
 
 def test_a_person_plays(tmp_path: Path) -> None:
@@ -125,10 +121,7 @@ def test_a_picture_that_is_unpacked_late_is_not_drawn(monkeypatch: pytest.Monkey
 def test_two_sliders_moved_at_once() -> None:
     with served(dodge(Two())) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
         tab.wait(READY)
-        tab.js(
-            "(() => { const own = WebSocket.prototype.send; window.sent = [];"
-            "WebSocket.prototype.send = function (text) { sent.push(JSON.parse(text)); own.call(this, text); }; })()"
-        )
+        tab.js(LISTEN)
         tab.js(
             "(() => { for (const name of ['moves', 'wind']) { const k = document.getElementById(`knob-${name}`);"
             "k.value = 2; k.dispatchEvent(new Event('change')); } })()"
@@ -137,32 +130,7 @@ def test_two_sliders_moved_at_once() -> None:
         assert [message["knobs"] for message in tab.js("sent")] == [{"moves": 2}, {"moves": 2, "wind": 2}]
 
 
-def test_a_phone_a_game_that_waits_and_touch() -> None:
-    with served(catch()) as (_, port), Tab(f"http://127.0.0.1:{port}/", width=390, height=844) as tab:
-        tab.wait(READY)
-        assert tab.js("document.documentElement.scrollWidth <= innerWidth")
-        assert tab.js("document.getElementById('waits').checked"), (
-            "catch has no action known as doing nothing"
-        )
-        tab.click("#past_ends")
-        tab.wait(
-            "document.querySelectorAll('.panel canvas').length > 1 && document.querySelector('#keys button')"
-        )
-        box = "document.querySelector('#keys button').getBoundingClientRect()"
-        assert tab.js(f"{box}.height") >= 44, "large enough for a finger"
-        for n in (1, 2):
-            tab.js("document.querySelector('#keys button').scrollIntoView()")  # plots may have moved it
-            before = None
-            while before != (before := (tab.js(f"{box}.x + 10"), tab.js(f"{box}.y + 10"))):
-                time.sleep(0.2)  # until nothing moves any more
-            x, y = before
-            for kind in ("mousePressed", "mouseReleased"):
-                tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-            tab.wait(f"{LAST} === {n}")
-        assert tab.problems == []
-
-
-def test_numbers_that_are_typed() -> None:
+def test_a_horizon_that_is_typed() -> None:
     with served(dodge()) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
         tab.wait(READY)
         for typed, taken in (("1.5", "2"), ("-5", "1"), ("1e300", "100000"), ("50", "50")):
@@ -171,14 +139,71 @@ def test_numbers_that_are_typed() -> None:
                 f"h.value = '{typed}'; h.dispatchEvent(new Event('change')); return h.value; }})()"
             )
             assert found == taken
-        # at once: an answer to what was set before would put the present place back into the fields
-        tab.js(
-            "document.getElementById('row').value = 1e300; document.querySelector('#place-form button').click()"
-        )
-        tab.wait("document.getElementById('place').textContent.includes('row 9007199254740991')")
         tab.key("Period")
         tab.wait(f"{LAST} === 1")
         assert tab.js("document.getElementById('status').textContent") == "connected"
+
+
+def replayed(folder: Path) -> PlayedRun:
+    """`dodge` with three stored episodes."""
+    run, store = dodge(), EpisodeStore(folder, ram=1 << 23)
+    env = run.config.make()
+    try:
+        for episode in collect(
+            env, Agent(None, HeldRandom(hold=(1,)).build(run.spaces)), range(3), seed=0, explore=True
+        ):
+            store.add(episode)
+    finally:
+        env.close()
+    run.starts = Replayed(store)
+    return run
+
+
+def test_a_start_that_is_typed(tmp_path: Path) -> None:
+    run = replayed(tmp_path)
+    store: Any = run.starts.store  # type: ignore[union-attr]
+    place = "document.getElementById('place').textContent"
+
+    def go(tab: Tab, episode: str, row: str) -> None:
+        for name, text in (("episode", episode), ("row", row)):
+            tab.js(f"(() => {{ const f = document.getElementById('{name}'); f.focus(); f.select(); }})()")
+            tab.call("Input.insertText", text=text)
+            if not text:
+                tab.js(f"document.getElementById('{name}').value = ''")
+        tab.click("#place-form button")
+
+    with served(run) as (_, port), Tab(f"http://127.0.0.1:{port}/") as tab:
+        tab.wait(READY)
+        tab.js(LISTEN)
+        row = store.length(1) - 2
+        go(tab, "1", str(row))
+        tab.wait(f"{place} === 'Began in stored episode 1, row {row}.' && {LAST} === 0")
+        stored = np.moveaxis(store.read(1).obs["image"][row], 0, -1)
+        assert np.array_equal(pictures(tab)[0], stored)
+        for episode, far, told in (
+            ("99", "0", "there is no episode 99; the replay holds 0 to 2"),
+            ("1", "9999", f"episode 1 has the rows 0 to {row + 1}, not 9999"),
+            ("1e300", "0", "there is no episode 9007199254740991; the replay holds 0 to 2"),
+        ):
+            go(tab, episode, far)
+            tab.wait(f"{NOTICE} === {told!r}")
+            assert tab.js("document.getElementById('row').value") == far, "what was typed can be mended"
+            assert f"row {row}" in tab.js(place), "the dream is still the one before"
+        said = tab.js("sent.length")
+        for episode, far in (("-1", "0"), ("1", "2.5"), ("", "3"), ("1", "")):
+            go(tab, episode, far)  # the browser says what is wrong
+            assert not tab.js("document.getElementById('place-form').checkValidity()")
+        tab.key("KeyP")  # typed into a field
+        assert tab.js("sent.length") == said
+        go(tab, "0", "1")
+        tab.wait(f"{place} === 'Began in stored episode 0, row 1.' && {NOTICE} === ''")
+        tab.key("Period")
+        tab.wait(f"{LAST} === 1")
+        tab.key("KeyR")
+        tab.wait(
+            f"{LAST} === 0 && {place}.includes(`episode ${{document.getElementById('episode').value}}, row`)"
+        )
+        assert tab.problems == []
 
 
 def test_taps_that_ask_for_no_step_are_forgotten() -> None:

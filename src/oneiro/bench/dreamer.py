@@ -12,6 +12,7 @@ from oneiro.behaviours.actor_critic import ActorCriticConfig
 from oneiro.bench.rival import ROWS, Rival
 from oneiro.bench.work import Work
 from oneiro.dreaming import dream
+from oneiro.envs.atari import AtariConfig
 from oneiro.training.fit import Fitter
 from oneiro.training.guard import Guard
 from oneiro.training.online import Online
@@ -76,6 +77,38 @@ def rival(recipe: Recipe, agent: Agent, stage: Online) -> Rival | None:
         "rows": ROWS,
     }
     return Rival("naive_dreamer.py", shapes, agent.world.device)
+
+
+def whole_run(recipe: Recipe, stage: Online, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Hours of an Atari-100k run of the recipe at the rates in `records`; nothing where one of them is missing."""
+    env, acts_here = recipe.env, stage.policy is None and not stage.actors.num
+    is_atari_100k = isinstance(env, AtariConfig) and env.preset == "dreamer" and acts_here
+    named = {record["name"]: record for record in records}
+    update, act = named.get("update"), named.get(f"act {env.num}")
+    if not is_atari_100k or update is None or act is None:
+        return []
+    steps, updates = stage.steps, stage.updates(stage.steps)
+
+    def hours(rates: tuple[dict[str, Any], dict[str, Any]], pick: str) -> float:
+        return (updates / rates[0][pick] + steps / rates[1][pick]) / 3600
+
+    found: dict[str, Any] = {
+        "name": "Atari-100k run" if steps >= 100_000 else "shortened run",
+        "shape": f"{updates:,} updates, {steps:,} steps",
+        "unit": "hours",
+        "note": "the schedule's updates and actions at these rates; the emulator and the evaluation are not in it",
+        "median": hours((update, act), "median"),
+        "min": hours((update, act), "max"),
+        "max": hours((update, act), "min"),
+    }
+    if "published" in update and "published" in act:
+        theirs = update["published"], act["published"]
+        found["published"] = theirs[0] | {
+            "median": hours(theirs, "median"),
+            "min": hours(theirs, "max"),
+            "max": hours(theirs, "min"),
+        }
+    return [found]
 
 
 def random_rows(agent: Agent, size: int, length: int) -> TimeStep:

@@ -15,7 +15,7 @@ import torch
 from oneiro import runtime, tree
 from oneiro.agent import Agent
 from oneiro.behaviours.population import Population
-from oneiro.bench import diamond, dreamer
+from oneiro.bench import diamond, dreamer, published
 from oneiro.bench.rival import CANDIDATES, ENCODE_BATCH, ROWS, Rival, Shapes
 from oneiro.bench.work import Work
 from oneiro.dreaming import imagine
@@ -97,7 +97,8 @@ def bench(
             for work in works:
                 _turn(work, rival, seconds / rounds)
     dtype = "bfloat16" if report.compute_dtype == torch.bfloat16 else "float32"
-    records = [_record(work, peak, dtype) for work in works]
+    records = [_record(work, peak, dtype, plain) for work in works]
+    records += dreamer.whole_run(recipe, online, records) if online else []
     records += [] if only else _evolution(recipe, agent, records, env)
     records += _env(recipe, seconds) if env else []
     return {
@@ -229,8 +230,8 @@ def _turn(work: Work, rival: Rival | None, seconds: float) -> None:
         work.ratios.append(statistics.median(plain) * scale / statistics.median(times))
 
 
-def _record(work: Work, peak: dict[str, float], dtype: str) -> dict[str, Any]:
-    """Rates: median, least and greatest over repetitions."""
+def _record(work: Work, peak: dict[str, float], dtype: str, plain: Rival | None) -> dict[str, Any]:
+    """Rates: median, least and greatest over repetitions; those of the released code, if its shapes were these."""
     record: dict[str, Any] = {"name": work.name, "shape": work.shape, "unit": work.unit}
     record |= _rates(work.seconds, work.amount)
     if work.flop and work.flop.total:
@@ -240,6 +241,8 @@ def _record(work: Work, peak: dict[str, float], dtype: str) -> dict[str, Any]:
             "convolutions": work.flop.conv / work.flop.total,
             "share_of_peak": work.flop.seconds(peak, dtype) / seconds,
         }
+    if elsewhere := published.rates(plain, work.name, work.amount):
+        record["published"] = elsewhere
     if work.naive_seconds:
         record["naive"] = _rates(work.naive_seconds, work.naive_amount)
         record["speedup"] = {

@@ -8,18 +8,20 @@ from rich.table import Table
 
 
 def table(result: dict[str, Any]) -> str:
-    """One line per work: rate (median, range), share of convolutions, of the machine's peak, plain PyTorch, ratio."""
+    """One line per work: rate (median, range), the released code's, shares, plain PyTorch, ratio (median, range)."""
     compared = any("naive" in record for record in result["records"])
+    published = next((r["published"] for r in result["records"] if "published" in r), None)
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("what", "shape"):
         grid.add_column(column)
-    for column in ("rate", "range", "unit", "GFLOP/s", "conv", "of peak"):
+    theirs = ("published",) if published else ()
+    for column in ("rate", "range", "unit", *theirs, "GFLOP/s", "conv", "of peak"):
         grid.add_column(column, justify="left" if column == "unit" else "right")
     if compared:
         for column in ("plain PyTorch", "ratio", "range"):
             grid.add_column(column, justify="right")
     for record in result["records"]:
-        grid.add_row(*_cells(record, compared))
+        grid.add_row(*_cells(record, compared, published is not None))
     out = io.StringIO()
     Console(file=out, width=160).print(grid)
     lines = [
@@ -38,17 +40,22 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             "plain PyTorch: same shapes and device, own process, default allocator and settings, float32"
         )
+    if published:
+        lines.append(f"published: {published['code']}, {published['measured']}")
+    lines += [f"{r['name']}: {r['note']}" for r in result["records"] if "note" in r]
     return "\n".join(lines)
 
 
-def _cells(record: dict[str, Any], compared: bool) -> list[str]:
+def _cells(record: dict[str, Any], compared: bool, published: bool) -> list[str]:
     if "skipped" in record:
         return [record["name"], record["shape"], "-"]
     spread = f"{_short(record['min'])} - {_short(record['max'])}" if "max" in record else ""
     shares = [f"{record[k]:.0%}" if k in record else "" for k in ("convolutions", "share_of_peak")]
     gflops = _short(record["gflops"]) if "gflops" in record else ""
-    cells = [record["name"], record["shape"], _short(record["median"]), spread, record["unit"], gflops]
-    cells += shares
+    cells = [record["name"], record["shape"], _short(record["median"]), spread, record["unit"]]
+    if published:
+        cells.append(_short(record["published"]["median"]) if "published" in record else "")
+    cells += [gflops, *shares]
     if compared and "naive" in record:
         ratio = record["speedup"]
         cells += [

@@ -82,6 +82,8 @@ class Wandered:
 
     def rows(self, place: Place, context: int) -> TimeStep:
         """[1, n] rows of random play with this seed, the last one at the place or where the episode ended before."""
+        if not 0 <= place.row <= WANDER:
+            raise OneiroError(f"a dream begins after 0 to {WANDER} steps of the real game, not {place.row}")
         random = np.random.default_rng(place.episode)
         env = self.config.env()
         rows: list[TimeStep] = []
@@ -90,7 +92,7 @@ class Wandered:
             env.action_space.seed(place.episode % 2**31)
             rows.append(self._row(obs, torch.zeros(self.codec.dim), 0.0, True))
             told = env.action_space.sample()
-            for _ in range(min(max(0, place.row), WANDER)):
+            for _ in range(place.row):
                 told = told if random.random() < 0.75 else env.action_space.sample()
                 obs, reward, terminated, truncated, _ = env.step(told)
                 if terminated or truncated:

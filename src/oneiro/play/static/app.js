@@ -58,7 +58,7 @@ function hear(message) {
     notice(message.text);
     if (state.welcome) settings({ settings: state.settings, real: state.real });
     else state.refusal = `${message.text}.`; // the server closes now
-    for (const button of $("films").children) button.disabled = false;
+    filming("");
   }
   answered();
 }
@@ -77,16 +77,17 @@ function welcome(message) {
   state.welcome = message;
   state.keyboard = new Keyboard(message.keys, $("keys"), gameKey);
   const names = message.runs.map((run) => `${run.name} (${run.system})`).join(" and ");
-  $("about").textContent = `${names} \u00b7 ${message.game}`;
+  $("about").textContent = $("about").title = `${names} \u00b7 ${message.game}`;
   document.title = `${message.runs[0].name} \u00b7 oneiro play`;
   state.panels = message.runs.map((run, i) => panel(run.draws ? `dream: ${run.name}` : `feature: ${run.name}`, i ? "second" : ""));
-  state.realPanel = panel("the real game, its own start", "real");
+  state.realPanel = panel("real game, own start", "real");
   state.realPanel.figure.hidden = true;
   for (const button of $("films").children) button.hidden = !message.films.includes(button.dataset.kind);
   $("real-row").hidden = !message.has_real;
   $("view-row").hidden = !message.runs.some((run) => run.draws);
   $("horizon").max = message.max_horizon;
   $("film-about").textContent = `The frames up to here, at the speed above; at most the last ${message.film_frames}.`;
+  if (message.starts !== "replay") $("episode").labels[0].firstChild.textContent = "seed ";
   $("waits").checked = message.keys.idle === null;
   const combos = message.keys.bindings.filter((b) => b.keys.length > 1);
   $("legend").textContent = combos.map((b) => `${b.keys.map(keyName).join(" + ")}: ${b.label}`).join(" \u00b7 ");
@@ -169,6 +170,11 @@ async function paint(canvas, shown, buffer, at) {
   pen.putImageData(image, 0, 0);
 }
 
+// Facts below a picture: none of them is broken into two lines.
+function tell(place, facts) {
+  place.replaceChildren(...facts.map((text) => Object.assign(document.createElement("span"), { textContent: text })));
+}
+
 function show(frame, buffer, at) {
   state.frame = frame;
   Object.assign(state, { cursor: frame.number, first: frame.first, last: frame.last });
@@ -183,8 +189,9 @@ function show(frame, buffer, at) {
     }
     figure.classList.toggle("over", lane.ended && !state.settings.past_ends);
     bar.style.width = `${100 * Math.min(Math.max(lane.cont, 0), 1)}%`;
-    const value = lane.value === null ? "" : ` \u00b7 value ${short(lane.value)}`;
-    facts.textContent = lane.ended && !state.settings.past_ends ? "the dream ended here" : `reward ${short(lane.reward)} \u00b7 goes on ${lane.cont.toFixed(3)}${value}`;
+    const value = lane.value === null ? [] : [`value ${short(lane.value)}`];
+    const numbers = [`reward ${short(lane.reward)}`, `goes on ${lane.cont.toFixed(3)}`, ...value];
+    tell(facts, lane.ended && !state.settings.past_ends ? ["the dream ended here"] : numbers);
   });
   $("value-plot").hidden = frame.lanes.every((lane) => lane.value === null);
   const { figure, canvas, facts } = state.realPanel, real = frame.real;
@@ -192,7 +199,8 @@ function show(frame, buffer, at) {
   if (real) {
     paint(canvas, real, buffer, at);
     figure.classList.toggle("over", real.over);
-    facts.textContent = `${real.over ? "over \u00b7 " : ""}reward ${short(real.reward)} \u00b7 score ${short(real.score)} \u00b7 ${real.steps} steps`;
+    const over = real.over ? ["over"] : [];
+    tell(facts, [...over, `reward ${short(real.reward)}`, `score ${short(real.score)}`, `${real.steps} steps`]);
   }
   $("frame").min = frame.first;
   $("frame").max = frame.last;
@@ -245,8 +253,13 @@ function save(head, bytes) {
   link.download = `dream.${head.kind}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  notice(`Film of the frames ${head.first} to ${head.last}, ${(bytes.byteLength / 1e6).toFixed(2)} MB.`);
-  for (const button of $("films").children) button.disabled = false;
+  const size = bytes.byteLength < 1e6 ? `${Math.ceil(bytes.byteLength / 1e3)} kB` : `${(bytes.byteLength / 1e6).toFixed(1)} MB`;
+  filming(`${link.download}: the frames ${head.first} to ${head.last}, ${size}.`);
+}
+
+function filming(text, isBusy = false) {
+  $("film-told").textContent = text;
+  for (const button of $("films").children) button.disabled = isBusy;
 }
 
 function status(text, kind) {
@@ -256,6 +269,7 @@ function status(text, kind) {
 
 function notice(text) {
   $("notice").textContent = text;
+  if (text) $("notice").scrollIntoView({ block: "nearest" }); // what was typed may be far below it on a phone
 }
 
 // ---- what the player does
@@ -272,6 +286,7 @@ function whole(id) {
 
 function begin(place = {}) {
   notice("");
+  $("panels").scrollIntoView({ block: "nearest" });
   ask({ type: "start", ...place });
 }
 
@@ -351,12 +366,12 @@ $("suggest").addEventListener("click", () => ask({ type: "suggest" }));
 $("place-form").addEventListener("submit", (event) => {
   event.preventDefault();
   begin({ episode: whole("episode"), row: whole("row") });
+  document.activeElement.blur(); // the keys are the game's again
 });
 $("films").addEventListener("click", ({ target }) => {
   if (!target.dataset.kind) return;
   pause();
-  notice("The film is being made.");
-  for (const button of $("films").children) button.disabled = true;
+  filming("The film is being made.", true);
   ask({ type: "record", kind: target.dataset.kind, first: state.first, last: state.cursor, fps: Number($("fps").value) });
 });
 $("theme").addEventListener("click", () => {

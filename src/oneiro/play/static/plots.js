@@ -1,6 +1,6 @@
 // Three strips of numbers over the last steps: bars for rewards, lines for the rest.
 
-const SPAN = 160; // steps that are shown
+const SPAN = 160, WIDTH = 3; // most steps that are shown; pixels of each at least, so that two bars fit beside each other
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -18,16 +18,17 @@ export function strip(canvas, series, cursor, { bars = false, low = null, high =
   const pen = canvas.getContext("2d");
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, wide, tall);
+  const margin = 38, plotted = wide - margin;
   const newest = Math.max(0, ...series.map((s) => s.length - 1));
-  const from = Math.max(0, Math.min(newest - SPAN, cursor - SPAN / 2));
-  const to = from + SPAN;
+  const span = Math.max(1, Math.min(SPAN, Math.floor(plotted / WIDTH)));
+  const from = Math.max(0, Math.min(newest - span, cursor - Math.floor(span / 2)));
+  const to = from + span;
   let values = series.flatMap((s) => s.slice(from, to + 1)).filter((x) => Number.isFinite(x));
   if (bars) values.push(0);
   let bottom = low ?? Math.min(...values), top = high ?? Math.max(...values);
   if (!Number.isFinite(bottom) || !Number.isFinite(top)) [bottom, top] = [0, 1];
   if (top - bottom < 1e-6) [bottom, top] = [bottom - 0.5, top + 0.5];
-  const margin = 38, plotted = wide - margin;
-  const x = (t) => margin + ((t - from) / SPAN) * plotted;
+  const x = (t) => margin + ((t - from) / span) * plotted;
   const y = (v) => tall - 5 - ((v - bottom) / (top - bottom)) * (tall - 10);
   pen.strokeStyle = colour("--rail");
   pen.fillStyle = colour("--muted");
@@ -42,12 +43,12 @@ export function strip(canvas, series, cursor, { bars = false, low = null, high =
   }
   series.forEach((numbers, lane) => {
     pen.strokeStyle = pen.fillStyle = colour(TONES[lane % TONES.length]);
-    pen.lineWidth = 1.5;
+    pen.lineWidth = 1.5 * (series.length - lane); // the first is seen behind the second where they agree
     if (bars) {
-      const each = Math.max(1, (plotted / SPAN) * 0.7) / series.length;
+      const each = Math.max(1, Math.floor(((plotted / span) * 0.7) / series.length));
       for (let t = from; t <= Math.min(to, numbers.length - 1); t++) {
         const v = numbers[t];
-        if (v) pen.fillRect(x(t) + lane * each, Math.min(y(0), y(v)), each, Math.max(1, Math.abs(y(v) - y(0))));
+        if (v) pen.fillRect(Math.round(x(t)) + lane * each, Math.min(y(0), y(v)), each, Math.max(1, Math.abs(y(v) - y(0))));
       }
       return;
     }
