@@ -67,3 +67,13 @@ def test_normal_is_normal():
     assert abs((x**4).mean().item() - 3) < 0.15
     inside = (x.abs() < 1.959964).float().mean().item()
     assert abs(inside - 0.95) < 0.003
+
+
+def test_numpy_and_torch_give_the_same_numbers():
+    for counter in (0, 2**40, torch.arange(len(KEYS)) - 3):
+        assert torch.equal(noise._bits_by_numpy(KEYS, counter, 33), noise._bits_by_torch(KEYS, counter, 33))
+
+
+def test_it_draws_inside_a_transform_too():
+    drawn = torch.func.vmap(lambda key: noise.uniform(key[None], 3, 4)[0])(KEYS)
+    assert torch.equal(drawn, noise.uniform(KEYS, 3, 4))

@@ -1,6 +1,7 @@
 """`Agent`: a world and a behaviour that act together in a real environment, and settle before a dream."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from oneiro import tree
 from oneiro.behaviour import Behaviour
 from oneiro.types import Carry, TimeStep
-from oneiro.world import WorldModel
+from oneiro.world import Observe, WorldModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,11 @@ class Agent(nn.Module):
         super().__init__()
         assert world is not None or behaviour.sees == "nothing", f"{type(behaviour).__name__} needs a world"
         self.world, self.behaviour = world, behaviour  # type: ignore[assignment]
+        self._observer: Observe | None = None  # the world's, made for the first row
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy asks its own world for an observer."""
+        return {**self.__dict__, "_observer": None}
 
     def train(self, mode: bool = True) -> "Agent":
         """Walks through the modules only if the mode changes: acting asks for it at every step."""
@@ -51,9 +57,11 @@ class Agent(nn.Module):
             memory = tree.where(starts, self.behaviour.memory(len(starts)), memory)
         if self.behaviour.sees == "nothing":
             return Carry(state=carry.state, memory=memory)
+        if self._observer is None:
+            self._observer = self.world.observer()
         if row.mask.all():
-            return Carry(state=self.world.observe(carry.state, row), memory=memory)
-        seen = self.world.observe(tree.clone(carry.state), row)
+            return Carry(state=self._observer(carry.state, row), memory=memory)
+        seen = self._observer(tree.clone(carry.state), row)
         return Carry(state=tree.where(row.mask, seen, carry.state), memory=memory)
 
     @torch.no_grad()

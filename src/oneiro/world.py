@@ -12,6 +12,7 @@ from oneiro.spaces import Spaces
 from oneiro.types import Knob, Losses, Obs, Prediction, State, TimeStep
 
 Step = Callable[[State, Tensor, float], Prediction]
+Observe = Callable[[State, TimeStep], State]
 
 
 class WorldModel(nn.Module, ABC):
@@ -51,6 +52,13 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """Imagine one step by `action` [B, A]; temperature 0 is the mode."""
+
+    def observer(self) -> Observe:
+        """`observe` for one agent that acts without gradient, with what depends on the weights alone worked out once.
+
+        Whoever asks for it keeps it, and goes on with it when the weights have changed.
+        """
+        return torch.no_grad()(self.observe)
 
     def stepper(self) -> Step:
         """`step` for one dream without gradient, with what depends on the weights alone worked out once.

@@ -1,6 +1,7 @@
 """`oneiro bench` and `oneiro doctor`: what they count, and that the plain form is the same model."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from gymnasium.spaces import Discrete
 
 from oneiro import runtime
 from oneiro.bench import bench, diamond, dreamer, naive, naive_diamond, naive_dreamer, table
-from oneiro.bench.rival import Shapes
+from oneiro.bench.rival import Rival, Shapes
 from oneiro.bench.work import Flop
 from oneiro.bench.work import count as count_flop
 from oneiro.doctor import examine
@@ -258,3 +259,20 @@ def test_no_plain_form_of_the_2023_generation():
     recipe = replace(recipe, world=DreamerV3Of2023Config())
     with pytest.raises(OneiroError, match="leave out --against"):
         bench(recipe, against=True, env=False)
+
+
+def test_a_rival_may_be_any_script_in_a_python_and_environment_of_its_own(tmp_path, monkeypatch):
+    script = tmp_path / "peer.py"
+    script.write_text(
+        "import os, time\n"
+        "def sleep(shapes):\n"
+        "    assert os.environ['PEER_VARIABLE'] == shapes['expected'] and os.environ['OURS'] == 'kept'\n"
+        "    return lambda: time.sleep(0.001)\n"
+        "WORK = {'sleep': sleep}\n"
+    )
+    monkeypatch.setenv("OURS", "kept")
+    own = {"python": sys.executable, "environment": {"PEER_VARIABLE": "7"}}
+    with Rival(script, {"expected": "7"}, torch.device("cpu"), **own) as rival:
+        times = rival.ask("sleep", 0.003)
+    assert sum(times) >= 0.003
+    assert all(0.001 <= t < 10 for t in times)

@@ -12,7 +12,7 @@ from oneiro import tree
 from oneiro.errors import Undecodable
 from oneiro.spaces import Spaces, to_float
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
-from oneiro.world import Step
+from oneiro.world import Observe, Step
 
 BROKEN: list[tuple[str, type[SmallWorld]]] = []
 
@@ -236,6 +236,12 @@ class IgnoresTemperature(SmallWorld):
 class StaleWeights(SmallWorld):
     def stepper(self) -> Step:
         return copy.deepcopy(self).step
+
+
+@breaks("an agent's observe is observe")
+class StaleEyes(SmallWorld):
+    def observer(self) -> Observe:
+        return copy.deepcopy(self).observe
 
 
 @breaks("rows with one draw share their noise")

@@ -73,3 +73,16 @@ def test_the_error_of_a_picture_and_its_gradient() -> None:
         (a,) = torch.autograd.grad((found * weight).sum(), logits)
         (b,) = torch.autograd.grad((plain * weight).sum(), logits, retain_graph=True)
         assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [3, 6])
+def test_kernels_made_once_see_what_the_encoder_sees(channels: int, dtype: torch.dtype) -> None:
+    encoder = cnn.ImageEncoder((channels, 64, 48), 4, (2, 3, 4, 4))
+    encoder.convs[0].bias.data.normal_()  # type: ignore[union-attr]
+    for pictures in (torch.rand(1, channels, 64, 48), torch.rand(17, channels, 64, 48)):
+        x = (pictures - 0.5).to(dtype)
+        with torch.no_grad():
+            expected, found = encoder(x), encoder.prepared(dtype)(x)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found, expected, atol=1e-5 if dtype == torch.float32 else 0.1, rtol=1e-4)

@@ -62,3 +62,12 @@ def test_many_pictures_take_the_patches(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(pooling, "patch_conv_max", lambda *a: calls.append(1) or form(*a))
     torch.testing.assert_close(conv.pooled(x), whole, atol=1e-5, rtol=1e-5)
     assert calls == [1]
+
+
+def test_without_a_gradient_the_maxima_are_the_same():
+    for shape in ((1, 64, 64, 8), (3, 32, 16, 48), (1, 4, 4, 5)):
+        x = torch.randn(shape)
+        with torch.no_grad():
+            assert torch.equal(
+                pooling.max_pool(x), F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+            )

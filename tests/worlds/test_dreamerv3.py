@@ -1,14 +1,19 @@
 """DreamerV3's world: what its losses see and forget, its memo, its noise, its dtypes."""
 
+import copy
+import itertools
+import pickle
 from dataclasses import replace
 
 import pytest
 import torch
 
-from oneiro import tree
+from ladder import Climb
+from oneiro import Agent, tree
 from oneiro.errors import OneiroError
 from oneiro.spaces import ActionCodec, Spaces
 from oneiro.testing.rows import random_rows, with_restarts
+from oneiro.training.laprop import LaProp
 from oneiro.types import TimeStep
 from oneiro.worlds.dreamerv3 import DreamerV3, DreamerV3Config
 
@@ -210,3 +215,57 @@ def test_what_it_cannot_take_is_refused_by_name() -> None:
             replace(rows(BOTH), obs={"image": rows(BOTH).obs["image"], "kind": rows(BOTH).obs["kind"]}),
             ["all"],
         )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("n", [2, 9])  # few rows are multiplied in float32
+def test_an_agents_observer_follows_every_change_of_the_weights(n: int, dtype: str) -> None:
+    spaces = Spaces(obs={"image": (3, 48, 48), "vector": (3,)}, action=ActionCodec(2))
+    world = build(spaces, compute_dtype=dtype)
+    observe, batch = world.observer(), rows(spaces, n, 3)
+    fresh = build(spaces, compute_dtype=dtype).state_dict()
+    parameters = list(world.parameters())
+
+    def step() -> None:
+        optimizer = LaProp(lr=0.1, warmup=0).build(parameters)
+        world.losses(batch, ("all",)).by_part["all"].backward()
+        optimizer.step()
+
+    def swap() -> None:
+        for parameter in parameters:
+            parameter.data = parameter.data * 1.5
+
+    def through_another_dtype() -> None:
+        world.to(torch.float64).to(torch.float32)
+        for parameter in parameters:
+            parameter.data.add_(0)
+
+    seen = []
+    for change in (lambda: None, step, lambda: world.load_state_dict(fresh), swap, through_another_dtype):
+        change()
+        state, found = world.start(n), []
+        for one in (observe, world.observe):
+            torch.manual_seed(4)
+            with torch.no_grad():
+                found.append(one(tree.clone(state), batch.at(1)))
+        torch.testing.assert_close(found[0]["deter"], found[1]["deter"], atol=1e-5, rtol=1e-4)
+        seen.append(found[0]["deter"])
+    assert not any(torch.allclose(a, b) for a, b in itertools.pairwise(seen[:4]))
+    assert torch.equal(seen[3], seen[4])
+
+
+def test_a_copy_of_an_agent_sees_by_its_own_weights() -> None:
+    agent, row = Agent(build(), Climb()), rows().at(1)
+
+    def seen(agent: Agent) -> torch.Tensor:
+        torch.manual_seed(0)
+        return agent.observe(agent.start(4), row).state["deter"]
+
+    before = seen(agent)
+    other = copy.deepcopy(agent)
+    with torch.no_grad():
+        for parameter in other.world.parameters():
+            parameter.mul_(0.5)
+    assert torch.equal(seen(agent), before)
+    assert not torch.allclose(seen(other), before)
+    assert torch.equal(seen(pickle.loads(pickle.dumps(agent))), before)

@@ -1,8 +1,10 @@
 """The plain PyTorch form in a process of its own, on the same device, asked for timings in turns with ours."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,15 +76,28 @@ class Shapes:
 
 
 class Rival:
-    """A plain form at work, a script of this folder; use as a context."""
+    """A plain form at work, a script of this folder or anywhere else; use as a context.
 
-    def __init__(self, script: str, shapes: dict[str, Any], device: torch.device) -> None:
+    `python` runs it, with the variables of `environment` besides those of this process.
+    """
+
+    def __init__(
+        self,
+        script: str | Path,
+        shapes: dict[str, Any],
+        device: torch.device,
+        *,
+        python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.script, self.shapes, self.device = script, shapes, device
+        self.python, self.environment = python, environment or {}
 
     def __enter__(self) -> "Rival":
         folder = Path(__file__).parent
         self.process = subprocess.Popen(
-            [sys.executable, str(folder / "plain.py"), str(folder / self.script), str(self.device)],
+            [self.python, str(folder / "plain.py"), str(folder / self.script), str(self.device)],
+            env=os.environ | self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -13,7 +13,7 @@ Source: Hafner et al. 2025; danijar/dreamerv3 (weights there are [k, k, in, out]
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
@@ -27,6 +27,7 @@ from oneiro.nets import pooling
 from oneiro.nets.layers import BlockLinear, Linear, RMSNorm, init_dreamer
 from oneiro.runtime import memory_format
 
+Layer = Callable[[Tensor], Tensor]
 KERNEL = 5
 STAGES = 4
 _SMALLEST = 48
@@ -70,7 +71,16 @@ class Conv(nn.Module):
         if x.shape[1] <= pooling.FEW_COLOURS and len(x) >= pooling.MANY_PICTURES and x.device.type == "cpu":
             return pooling.patch_conv_max(pack(x), self.weight, self.bias)
         y = F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=KERNEL // 2)
-        return pooling.max_pool(rearrange(y, "n c h w -> n h w c"))
+        return pooling.max_pool(y.permute(0, 2, 3, 1))
+
+    def prepared(self, dtype: torch.dtype) -> Layer:
+        """`pooled` of inputs in `dtype`, with kernels made once; without a graph."""
+        if self.weight.shape[1] <= pooling.FEW_COLOURS and self.weight.device.type == "cpu":
+            kernels = pooling.patch_kernels(self.weight.detach()).flatten(0, 1)
+            kernels, bias = _laid_out(kernels, dtype), self.bias.detach().to(dtype).repeat(4)
+            return lambda x: pooling.max_of_four(F.conv2d(_patches(x), kernels, bias, padding=1))
+        kernel, bias = _laid_out(self.weight.detach(), dtype), self.bias.detach().to(dtype)
+        return lambda x: pooling.max_pool(F.conv2d(x, kernel, bias, padding=KERNEL // 2).permute(0, 2, 3, 1))
 
     def upsampled(self, x: Tensor) -> Tensor:
         """Convolution of `x` [N, C, h, w] enlarged twofold (nearest), as [N, h, w, 2, 2, O]: pixel (2i+p, 2j+q) at
@@ -94,10 +104,18 @@ class ImageEncoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The last map, flattened as rows, columns, channels."""
+        return self._through(x, [conv.pooled for conv in self.convs])  # type: ignore[misc]
+
+    def prepared(self, dtype: torch.dtype) -> Layer:
+        """`forward` of images in `dtype`, with kernels made once; without a graph."""
+        convs = [conv.prepared(dtype) for conv in self.convs]  # type: ignore[operator]
+        return lambda x: self._through(x, convs)
+
+    def _through(self, x: Tensor, convs: Sequence[Layer]) -> Tensor:
         x = x.contiguous(memory_format=memory_format())
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = rearrange(norm.silu(conv.pooled(x)), "n h w c -> n c h w")  # type: ignore[operator]
-        return rearrange(x, "n c h w -> n (h w c)")
+        for conv, norm in zip(convs, self.norms, strict=True):
+            x = norm.silu(conv(x)).permute(0, 3, 1, 2)  # type: ignore[operator]
+        return x.permute(0, 2, 3, 1).flatten(1)  # rows, columns, channels
 
 
 class Canvas(nn.Module, ABC):
@@ -178,6 +196,17 @@ def pack(image: Tensor) -> Tensor:
     order = torch.arange(height * width // 2, device=image.device).view(height // 2, 2, width // 2)
     patches = pairs.index_select(1, order.transpose(1, 2).flatten())
     return patches.view(n, height // 2, width // 2, 2, 2, c)
+
+
+def _laid_out(kernel: Tensor, dtype: torch.dtype) -> Tensor:
+    return kernel.to(dtype, memory_format=memory_format())
+
+
+def _patches(image: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, 4 C, H/2, W/2]: the four pixels of every 2x2 patch, one after the other."""
+    n, c, height, width = image.shape
+    rows = image.permute(0, 2, 3, 1).reshape(n, height // 2, 2, width // 2, 2 * c)
+    return rows.transpose(2, 3).reshape(n, height // 2, width // 2, 4 * c).permute(0, 3, 1, 2)
 
 
 class _SquaredError(torch.autograd.Function):

@@ -104,8 +104,8 @@ class RMSNorm(nn.Module):
 def _norm_silu(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """silu(x r w) and r, in three passes over memory."""
     wide = x.float()
-    square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-    r = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    r = torch.full_like(length, eps).addcmul_(length, length, value=1 / x.shape[-1]).rsqrt_()
     return F.silu((wide * r).mul_(weight), inplace=True).to(x.dtype), r
 
 

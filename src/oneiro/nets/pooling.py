@@ -23,7 +23,9 @@ FEW_COLOURS = 4
 MANY_PICTURES = 64
 """from so many pictures on; for fewer, making its kernels takes longer than it saves."""
 MANY_NUMBERS = 2**16
-"""Smaller maps take PyTorch's own maximum."""
+"""Smaller maps take PyTorch's own maximum where there is a gradient,"""
+SOME_NUMBERS = 2**13
+"""and smaller than this where there is none."""
 
 
 def larger(a: Tensor, b: Tensor) -> Tensor:
@@ -38,9 +40,14 @@ def larger(a: Tensor, b: Tensor) -> Tensor:
 def max_pool(x: Tensor) -> Tensor:
     """2x2 maximum of [N, H, W, C] -> [N, H/2, W/2, C]."""
     n, height, width, channels = x.shape
-    if channels >= FEW_CHANNELS or x.numel() < MANY_NUMBERS or x.device.type != "cpu":
-        return rearrange(F.max_pool2d(rearrange(x, "n h w c -> n c h w"), 2), "n c h w -> n h w c")
+    differentiated = torch.is_grad_enabled()
+    few = x.numel() < (MANY_NUMBERS if differentiated else SOME_NUMBERS)
+    if few or x.device.type != "cpu" or (differentiated and channels >= FEW_CHANNELS):
+        return F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     upper, lower = x.reshape(n, height // 2, 2, width * channels).unbind(2)
+    if not differentiated:
+        left, right = torch.maximum(upper, lower).view(n, height // 2, width // 2, 2, channels).unbind(3)
+        return torch.maximum(left, right)
     return max_of_columns(larger(upper, lower).view(n, height // 2, width, channels))
 
 
@@ -51,19 +58,32 @@ def max_of_columns(x: Tensor) -> Tensor:
     return larger(left, right)
 
 
+def max_of_four(x: Tensor) -> Tensor:
+    """[N, 4 O, H, W], four maps side by side -> [N, H, W, O]: their maximum; without a graph."""
+    x = x.permute(0, 2, 3, 1)
+    half = x.shape[-1] // 2
+    pairs = torch.maximum(x[..., :half], x[..., half:])
+    return torch.maximum(pairs[..., : half // 2], pairs[..., half // 2 :])
+
+
 def patch_conv_max(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`max_pool` of a 5x5 convolution that keeps the size: patches [N, H, W, 2, 2, C] -> [N, H, W, O].
 
     Pixel p of a patch sees pixel r of the patch a - 1 further on under entry 2a + r - p of the kernel, along each axis.
     These are 36 instead of 25 multiplications for each pair, but of whole vectors.
     """
-    taps = weight.new_tensor(_TAPS)
-    kernels = torch.einsum("park,qbsl,ockl->pqorscab", taps, taps, weight).flatten(3, 5).flatten(1, 2)
+    kernels = patch_kernels(weight)
     colours = rearrange(x, "n h w r s c -> n (r s c) h w")
     both = bias.to(x.dtype).repeat(2)
     upper, lower = (F.conv2d(colours, kernel.to(x.dtype), both, padding=1) for kernel in kernels)
     pairs = larger(*(rearrange(y, "n (q o) h w -> n h (w q) o", q=2) for y in (upper, lower)))
     return max_of_columns(pairs)
+
+
+def patch_kernels(weight: Tensor) -> Tensor:
+    """[O, C, 5, 5] -> [2, 2 O, 4 C, 3, 3]: of the upper pixels of a patch and of the lower ones, left and right."""
+    taps = weight.new_tensor(_TAPS)
+    return torch.einsum("park,qbsl,ockl->pqorscab", taps, taps, weight).flatten(3, 5).flatten(1, 2)
 
 
 _TAPS = [

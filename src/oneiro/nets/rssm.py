@@ -19,7 +19,7 @@ from oneiro.nets import onehot
 
 
 class Posterior(NamedTuple):
-    """What `scan` returns, on the graph."""
+    """What `scan` returns, on the graph; `follow` returns the same of one row [B]."""
 
     deter: Tensor  # [B, T, D]
     stoch: Tensor  # [B, T, S, C]
@@ -92,9 +92,8 @@ class RSSM(nn.Module, ABC):
         )
         deter, stoch, probs = [], [], []
         for push, seen, begins, known, chance in rows:
-            new = self.core(cell, torch.where(begins, h0, h), torch.where(begins, z0, z), push)
-            p = self.posterior(cell, new, seen)
-            drawn = onehot.straight_through(onehot.pick(p, chance), p)
+            start = torch.where(begins, h0, h), torch.where(begins, z0, z)
+            new, drawn, p = self.follow(cell, *start, push, seen, chance)
             h = torch.where(known, new, h)
             z = torch.where(known, drawn.flatten(1), z)
             deter.append(h)
@@ -102,6 +101,20 @@ class RSSM(nn.Module, ABC):
             probs.append(p)
         drawn = torch.stack(stoch, 1).unflatten(-1, self.shape)
         return Posterior(torch.stack(deter, 1), drawn, torch.stack(probs, 1))
+
+    def follow(
+        self,
+        cell: Any,
+        h: Float[Tensor, "b d"],
+        z: Float[Tensor, "b z"],
+        push: Float[Tensor, "b p"],
+        seen: Float[Tensor, "b u"],
+        uniform: Float[Tensor, "b s"],
+    ) -> Posterior:
+        """One row of `scan`, from the state before it; `z` is flat."""
+        new = self.core(cell, h, z, push)
+        p = self.posterior(cell, new, seen)
+        return Posterior(new, onehot.straight_through(onehot.pick(p, uniform), p), p)
 
     def mixed(self, logits: Float[Tensor, "*b z"]) -> Float[Tensor, "*b s c"]:
         """Probabilities of z from flat logits."""

@@ -7,6 +7,7 @@ Source: Hafner et al. 2023, "Mastering diverse domains through world models" (ar
 """
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oneiro.nets.cnn import STAGES, Canvas
+from oneiro.nets.cnn import STAGES, Canvas, Layer
 from oneiro.nets.layer_norm import EPS, Output, init_output, norm_silu
 from oneiro.nets.layers import init_dreamer
 from oneiro.runtime import memory_format
@@ -41,7 +42,15 @@ class StridedConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o y x"]:
         """In the dtype of `x`."""
-        y = self.convolve(x, self.weight.to(x.dtype), stride=2, padding=1)
+        return self._with(x, self.weight.to(x.dtype))
+
+    def prepared(self, dtype: torch.dtype) -> Layer:
+        """`forward` of inputs in `dtype`, its kernel cast once; without a graph."""
+        kernel = self.weight.detach().to(dtype, memory_format=memory_format())
+        return lambda x: self._with(x, kernel)
+
+    def _with(self, x: Tensor, kernel: Tensor) -> Tensor:
+        y = self.convolve(x, kernel, stride=2, padding=1)
         return norm_silu(y.permute(0, 2, 3, 1), self.norm).permute(0, 3, 1, 2)
 
 
@@ -57,7 +66,18 @@ class StridedEncoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The last map, flattened as rows, columns, channels."""
-        return rearrange(self.convs(x.contiguous(memory_format=memory_format())), "n c h w -> n (h w c)")
+        return self._through(x, list(self.convs))
+
+    def prepared(self, dtype: torch.dtype) -> Layer:
+        """`forward` of images in `dtype`, with kernels cast once; without a graph."""
+        convs = [conv.prepared(dtype) for conv in self.convs]  # type: ignore[operator]
+        return lambda x: self._through(x, convs)
+
+    def _through(self, x: Tensor, convs: Sequence[Layer]) -> Tensor:
+        x = x.contiguous(memory_format=memory_format())
+        for conv in convs:
+            x = conv(x)
+        return x.permute(0, 2, 3, 1).flatten(1)  # rows, columns, channels
 
 
 class StridedDecoder(Canvas):

@@ -191,6 +191,21 @@ def steps_alike_in_a_dream(case: Case) -> None:
                 parameter.mul_(0.5)
 
 
+def observes_alike_while_acting(case: Case) -> None:
+    """What `observer` returns is `observe`, before and after the weights change."""
+    state, row, observe = case.lived(), case.batch().at(1), case.world.observer()
+    for moment in ("at once", "after the weights were written to"):
+        found = []
+        for one in (observe, case.world.observe):
+            torch.manual_seed(7)
+            with torch.no_grad():
+                found.append(look(case.world, one(tree.clone(state), row)))
+        same(found[0], found[1], case.atol, f"`observer` gives what `observe` gives {moment}")
+        with torch.no_grad():
+            for parameter in case.world.parameters():
+                parameter.mul_(0.5)
+
+
 def draw_shares_noise(case: Case) -> None:
     """Rows with the same number `draw` meet the same chance; rows with another number another."""
     state = case.lived()

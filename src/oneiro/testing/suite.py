@@ -103,6 +103,11 @@ WORLD_RULES = (
         "`stepper` keeps a copy of weights that goes stale; keep it with `nets.prepared.Prepared`",
     ),
     Rule(
+        "an agent's observe is observe",
+        state.observes_alike_while_acting,
+        "`observer` keeps a copy of weights that goes stale; keep it with `nets.prepared.Prepared`",
+    ),
+    Rule(
         "rows with one draw share their noise",
         state.draw_shares_noise,
         "noise drawn per row instead of per `draw`: draw for `draw.max() + 1` numbers, then index with `draw`",

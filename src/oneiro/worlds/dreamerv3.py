@@ -17,9 +17,9 @@ Deviations from the code:
 Not implemented: the options of the code that its released configs do not use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,9 @@ from oneiro.nets.twohot import TwoHot
 from oneiro.runtime import compute_dtype
 from oneiro.spaces import Spaces
 from oneiro.types import Losses, Obs, Prediction, State, TimeStep
-from oneiro.world import Step, WorldModel
+from oneiro.world import Observe, Step, WorldModel
 
+Encode = Callable[[Obs], Tensor]
 Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
 OWN_TERMS = ("reward", "cont", "kl", "kl_dyn", "kl_rep", "entropy_prior", "entropy_posterior", "loss")
 """Names of the loss's terms and metrics; an observation of such a name is logged as `world/obs:NAME`."""
@@ -164,6 +165,15 @@ class Networks:
     twohot: TwoHot
 
 
+class Eyes(NamedTuple):
+    """What `observe` works with: an encoder, the weights of the core, and the state in which an episode begins."""
+
+    encode: Encode
+    cell: Any
+    deter: Tensor  # [1, D]
+    stoch: Tensor  # [1, S C]
+
+
 class DreamerV3(WorldModel):
     """State: deter [B, D], stoch [B, S, C] one-hot, draw [B] (see `WorldModel`; rows without it are independent)."""
 
@@ -189,8 +199,40 @@ class DreamerV3(WorldModel):
 
     def observe(self, state: State, row: TimeStep) -> State:
         """One step of the core, then the posterior of what is seen."""
-        batch = tree.map(lambda x: x[:, None], row)
-        return self.absorb(state, _unmasked(batch))
+        with runtime.few_rows(len(row.is_first), self.dtype) as dtype:
+            return self._follow(self._eyes(dtype), state, row)
+
+    def observer(self) -> Observe:
+        """`observe` with the weights of the core and the kernels of pictures made once for each dtype."""
+        parameters = [*self.encoder.parameters(), *self.dynamics.parameters()]
+        eyes: dict[torch.dtype, Prepared[Eyes]] = {}
+
+        @torch.no_grad()
+        def observe(state: State, row: TimeStep) -> State:
+            with runtime.few_rows(len(row.is_first), self.dtype) as dtype:
+                if dtype not in eyes:
+                    make = torch.no_grad()(lambda: self._eyes(dtype, self.encoder.prepared(self.dtype)))
+                    eyes[dtype] = Prepared(make, parameters)
+                return self._follow(eyes[dtype].get(), state, row)
+
+        return observe
+
+    def _eyes(self, dtype: torch.dtype, encode: Encode | None = None) -> Eyes:
+        """For a recurrent part in `dtype`; `encode` None: the encoder as it is."""
+        encode = encode or (lambda obs: self.encoder(obs, self.dtype))
+        return Eyes(encode, self.dynamics.cell(dtype), *(x.flatten(1) for x in self.dynamics.initial(1)))
+
+    def _follow(self, eyes: Eyes, state: State, row: TimeStep) -> State:
+        model, first = self.dynamics, row.is_first[:, None]
+        tokens = eyes.encode(row.obs)
+        uniform = torch.rand(len(first), self.config.stoch, device=tokens.device)
+        before = (
+            torch.where(first, eyes.deter, state["deter"]),
+            torch.where(first, eyes.stoch, state["stoch"].flatten(1)),
+        )
+        push = model.push(eyes.cell, self._action(row.action) * ~first)
+        deter, stoch, _ = model.follow(eyes.cell, *before, push, model.see(eyes.cell, tokens), uniform)
+        return {**state, "deter": deter, "stoch": stoch}
 
     def absorb(self, state: State, batch: TimeStep) -> State:
         """The posterior over all rows at once."""
@@ -323,16 +365,3 @@ class DreamerV3(WorldModel):
 def _term(name: str) -> str:
     """What the error of an observation is called: its name, unless the loss has a term or a metric of that name."""
     return f"obs:{name}" if name in OWN_TERMS or name.startswith("obs:") else name
-
-
-def _unmasked(batch: TimeStep) -> TimeStep:
-    """Every row counts: the mask is the caller's concern."""
-    return TimeStep(
-        obs=batch.obs,
-        action=batch.action,
-        reward=batch.reward,
-        is_first=batch.is_first,
-        terminated=batch.terminated,
-        mask=torch.ones_like(batch.mask),
-        memo=batch.memo,
-    )
