@@ -136,6 +136,16 @@ def dreamerv3_gym(size: SizeMiddleFirst = "12m") -> Recipe:
     return _make(size, GymConfig(num=4), Budget(steps=500_000, ratio=256, cpu_steps=5000, cpu_ratio=256))
 
 
+def final_evaluation(episodes: int) -> Evaluate:
+    """With sampled actions, as both generations are scored; beside a random policy."""
+    return Evaluate(
+        episodes=episodes,
+        rivals=(Rival(name="random", policy=HeldRandom(hold=(1,))),),
+        dream=False,
+        explore=True,
+    )
+
+
 def _make(size: str, env: Any, budget: Budget) -> Recipe:
     """The official settings; sizes cpu and smoke depart from them in the fields set below."""
     small = size in ("cpu", "smoke")
@@ -165,12 +175,7 @@ def _make(size: str, env: Any, budget: Budget) -> Recipe:
                 train_ratio=ratio,
                 log_every=100 if size == "smoke" else 1000,
             ),
-            evaluate=Evaluate(
-                episodes=episodes,
-                rivals=(Rival(name="random", policy=HeldRandom(hold=(1,))),),
-                dream=False,
-                explore=True,
-            ),
+            evaluate=final_evaluation(episodes),
         ),
         data=DataConfig(capacity=5_000_000, ram=0.5 if small else 1.0),
     )

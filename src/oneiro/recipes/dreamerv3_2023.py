@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from oneiro.behaviours.actor_critic import ActorCriticConfig
-from oneiro.behaviours.explore import HeldRandom
 from oneiro.data.replayed import Replayed
 from oneiro.envs.atari import AtariConfig
 from oneiro.envs.gym import GymConfig
-from oneiro.evaluation.stage import Evaluate, Rival
 from oneiro.recipes import recipe
-from oneiro.recipes.dreamerv3 import DreamerSchedule
+from oneiro.recipes.dreamerv3 import DreamerSchedule, final_evaluation
 from oneiro.training.fit import Fit, Group
 from oneiro.training.online import Online
 from oneiro.training.optim import Adam
@@ -119,12 +117,7 @@ def _make(size: str, env: Any, budget: Budget) -> Recipe:
                 prefill=prefill,
                 log_every=100 if size == "smoke" else 1000,
             ),
-            evaluate=Evaluate(
-                episodes=episodes,
-                rivals=(Rival(name="random", policy=HeldRandom(hold=(1,))),),
-                dream=False,
-                explore=True,
-            ),
+            evaluate=final_evaluation(episodes),
         ),
         data=DataConfig(capacity=1_000_000, ram=0.5 if small else 1.0),
     )
