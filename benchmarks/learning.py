@@ -44,8 +44,6 @@ class Experiment:
     text: str = ""
     peers: dict[str, float] = field(default_factory=dict)
     """Scores of others on the task, drawn beside the curves."""
-    borrowed: dict[str, str] = field(default_factory=dict)
-    """{label: name of the experiment whose runs these are}, so that equal runs are made once."""
 
     def trials(self, name: str, seeds: Sequence[int]) -> list[Trial]:
         """Label by label, seed by seed."""
@@ -54,7 +52,7 @@ class Experiment:
             recipe, *options = shlex.split(command)
             size = options.pop(options.index("--size") + 1) if "--size" in options else find(recipe).sizes[0]
             options = [word for word in options if word != "--size"]
-            folder = self.borrowed.get(label, name if len(self.commands) == 1 else f"{name}-{k}")
+            folder = name if len(self.commands) == 1 else f"{name}-{k}"
             found += [
                 Trial(label, f"{folder}-{seed}", seed, tuple(options), recipe, size, ROOT) for seed in seeds
             ]
@@ -88,8 +86,7 @@ EXPERIMENTS = {
             "float32": "dreamerv3-gym --size cpu --env.id CartPole-v1 --world.compute-dtype float32 "
             "--behaviour.compute-dtype float32",
         },
-        text="bfloat16 is what is chosen where the processor multiplies in it: the runs of cartpole.md.",
-        borrowed={"bfloat16": "cartpole"},
+        text="bfloat16 is what is chosen where the processor multiplies in it.",
     ),
     "dreamer_precision_pixels": Experiment(
         title="DreamerV3 on VizDoom TakeCover, bfloat16 against float32",
@@ -98,8 +95,7 @@ EXPERIMENTS = {
             "float32": "dreamerv3-doom --size cpu --world.compute-dtype float32 "
             "--behaviour.compute-dtype float32",
         },
-        text="bfloat16 is what is chosen where the processor multiplies in it: the runs of takecover.md.",
-        borrowed={"bfloat16": "takecover"},
+        text="bfloat16 is what is chosen where the processor multiplies in it.",
     ),
     "pacman": Experiment(
         title="DreamerV3 on Ms. Pac-Man, Atari 100k protocol",
@@ -269,7 +265,7 @@ def page(
         )
         lines.append(
             f"| {row['label']}, seed {row['seed']} | {number(row['training_score'])} | {shown or 'not finished'} "
-            f"| {row['frames']:,.0f} | {row['training_seconds'] / 60:.0f} min | {row['all_peak_gib']:.1f} GiB |"
+            f"| {row['frames']:,.0f} | {row['training_seconds'] / 60:.0f} min | {memory(row)} |"
         )
     for label in experiment.commands:
         mine = [row for row in rows if row["label"] == label and row["finished"]]
@@ -295,6 +291,11 @@ def draw(path: Path, task: str, bands: dict[str, Band], marks: dict[str, float])
     """The curves, once there is an episode of every seed."""
     if bands:
         path.write_text(learning_curves({task: bands}, marks={task: marks}))
+
+
+def memory(row: dict[str, Any]) -> str:
+    """Unless the run was not made by this script."""
+    return f"{row['all_peak_gib']:.1f} GiB" if row["all_peak_gib"] else ""
 
 
 def number(score: float | None) -> str:

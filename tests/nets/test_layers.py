@@ -49,6 +49,15 @@ def test_an_mlp_with_an_output_answers_in_float32() -> None:
     assert sum(p.numel() for p in mlp.parameters()) == 8 * 16 + 16 * 2 + 16 * 16 + 16 * 2 + 16 * 5 + 5
 
 
+def test_the_output_layer_is_not_rounded_to_the_dtype_of_the_hidden_ones() -> None:
+    torch.manual_seed(0)
+    mlp, x = MLP(6, 32, 1, out=5), torch.randn(4, 6).bfloat16()
+    hidden = mlp.norms[0].silu(mlp.linears[0](x))  # type: ignore[operator]
+    assert hidden.dtype == torch.bfloat16
+    assert torch.equal(mlp(x), mlp.out(hidden.float()))  # type: ignore[misc]
+    assert (mlp(x) != mlp(x).bfloat16().float()).any()
+
+
 def test_norm_and_silu_at_once_are_the_same() -> None:
     norm, x = RMSNorm(6), torch.randn(3, 4, 6, requires_grad=True)
     torch.nn.init.normal_(norm.weight)

@@ -81,4 +81,4 @@ class NormMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[.., in_dim] -> [.., units], or [.., out]."""
         x = self.hidden(x)
-        return x if self.out is None else self.out(x).float()
+        return x if self.out is None else self.out(x.float())

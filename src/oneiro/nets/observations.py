@@ -135,7 +135,7 @@ class ObsDecoder(nn.Module):
         if self.vector is None:
             return {}
         x = self.vector(torch.cat([z, h], -1))
-        return {name: self.heads[_key(name)](x).float() for name in self.modalities.vectors}
+        return {name: self.heads[_key(name)](x.float()) for name in self.modalities.vectors}
 
 
 def _key(name: str) -> str:
