@@ -102,6 +102,8 @@ def compared(size: str, pythons: dict[str, str], own: argparse.Namespace) -> dic
                 shapes = {**plain.shapes, "name": size, **settings}
                 entry = found["peers"].setdefault(peer, {"about": about(python, script, shapes), "forms": {}})
                 with Rival(script, shapes, report.device, python=python, environment=environment) as rival:
+                    for work in works:  # it starts up and warms up before anything is timed
+                        rival.ask(work.name, 0.0)
                     entry["forms"][form] = turns(works, rival, own.seconds, own.rounds)
     return found
 
