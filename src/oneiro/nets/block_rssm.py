@@ -34,7 +34,7 @@ class Cell(NamedTuple):
     block_h: Tensor  # [G, D/G, D/G], input first: a block's own slice of h
     block_x: Tensor  # [D, 2d]: from deter and stoch to all blocks
     block_a: tuple[Tensor, Tensor]  # [D, d] and bias: from the action to all blocks
-    gates: tuple[Tensor, Tensor]  # [G, D/G, 3D/G] and, in float32, [G, 1, 3D/G]
+    gates: tuple[Tensor, Tensor]  # [G, D/G, 3D/G] and, in float32, [G, 1, 3D/G]: r, u - 1, 2 c
     seen_h: Tensor  # [d, D]: the posterior's first layer, from h
     seen_tokens: tuple[Tensor, Tensor]  # and from the tokens
     seen_out: tuple[Tensor, Tensor]
@@ -87,14 +87,17 @@ class BlockRSSM(RSSM):
             h.transpose(1, 2),
             xz.flatten(0, 1),
             (a.flatten(0, 1), self.hidden.bias.to(dtype)),
-            (
-                self.gates.weight.to(dtype).transpose(1, 2),
-                rearrange(self.gates.bias, "(g k) -> g 1 k", g=self.blocks),
-            ),
+            self._gates(dtype),
             seen_h,
             (seen_tokens, bias),
             _cast(self.seen_logit, dtype),
         )
+
+    def _gates(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Reset, update - 1 and twice the candidate, as `_Gates` wants them; the parameters are r, c, u."""
+        r, c, u = self.gates.weight.to(dtype).transpose(1, 2).chunk(3, -1)
+        b_r, b_c, b_u = rearrange(self.gates.bias, "(g k) -> g 1 k", g=self.blocks).chunk(3, -1)
+        return torch.cat([r, u, 2 * c], -1), torch.cat([b_r, b_u - 1, 2 * b_c], -1)
 
     def push(self, cell: Cell, action: Float[Tensor, "*b a"]) -> Float[Tensor, "*b d"]:
         """What the action adds to the input of all blocks, bias included."""
@@ -112,14 +115,8 @@ class BlockRSSM(RSSM):
         y = torch.baddbmm(self._split(to_all), self._split(low), cell.block_h)  # [G B D/G]
         y = self.hidden_norm.silu(self._join(y))
         weight, bias = cell.gates
-        gates = torch.bmm(self._split(y), weight) + bias  # float32 from here on
-        new = _Gates.apply(gates, self._split(h))
-        assert isinstance(new, Tensor)
-        return self._join(new)
-
-    def prior(self, h: Float[Tensor, "*b d"], dtype: torch.dtype) -> Float[Tensor, "*b s c"]:
-        """Probabilities of z given h alone."""
-        return self.mixed(self.prior_net(h.to(dtype)))
+        gates = torch.bmm(self._split(y), weight).float().add_(bias)  # float32 from here on
+        return self._join(_mixed(gates, self._split(h)))
 
     def posterior(
         self, cell: Cell, h: Float[Tensor, "b d"], seen: Float[Tensor, "b u"]
@@ -142,16 +139,29 @@ class BlockRSSM(RSSM):
         return x.transpose(0, 1).flatten(1)
 
 
+def _mixed(gates: Tensor, old: Tensor) -> Tensor:
+    """See `_Gates`; without a gradient `gates` is used up."""
+    if torch.is_grad_enabled() and (gates.requires_grad or old.requires_grad):
+        return _Gates.apply(gates, old)  # type: ignore[return-value]
+    k = old.shape[-1]
+    reset, update = gates[..., : 2 * k].sigmoid_().chunk(2, -1)
+    return torch.lerp(old, _candidate(gates[..., 2 * k :] * reset), update)
+
+
+def _candidate(x: Tensor) -> Tensor:
+    """tanh(x / 2) = 2 sigmoid(x) - 1, x used up: the CPU's tanh takes four times as long."""
+    return torch.rsub(x.sigmoid_(), -1, alpha=-2)
+
+
 class _Gates(torch.autograd.Function):
-    """r, c, u side by side [.., 3k] and old [.., k] -> u tanh(r c) + (1 - u) old, with sigmoid(r), sigmoid(u - 1)."""
+    """r, u, c side by side [.., 3k] and old [.., k] -> u tanh(r c / 2) + (1 - u) old, with sigmoid(r), sigmoid(u)."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, gates: Tensor, old: Tensor) -> Tensor:
-        reset, cand, update = gates.chunk(3, -1)
-        reset = torch.sigmoid(reset)
-        # tanh(x) = 2 sigmoid(2 x) - 1: the CPU's tanh takes four times as long.
-        new = torch.rsub(torch.mul(reset, cand).mul_(2).sigmoid_(), -1, alpha=-2)
-        update = (update - 1).sigmoid_()
+        k = old.shape[-1]
+        cand = gates[..., 2 * k :]
+        reset, update = torch.sigmoid(gates[..., : 2 * k]).chunk(2, -1)
+        new = _candidate(cand * reset)
         ctx.save_for_backward(reset, cand, new, update, old)
         return torch.lerp(old, new, update)
 
@@ -160,10 +170,10 @@ class _Gates(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:
         reset, cand, new, update, old = ctx.saved_tensors  # type: ignore[attr-defined]
         own = grad * update
-        inner = _tanh_backward(own, new)
+        inner = _tanh_backward(own, new).mul_(0.5)
         of_reset = _sigmoid_backward(inner * cand, reset)
         of_update = _sigmoid_backward((new - old).mul_(grad), update)
-        return torch.cat([of_reset, inner * reset, of_update], -1), grad - own
+        return torch.cat([of_reset, of_update, inner * reset], -1), grad - own
 
 
 def _cast(layer: Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

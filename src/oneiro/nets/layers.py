@@ -6,6 +6,7 @@ bfloat16; norms and the output layers of MLPs are float32.
 Source: Hafner et al. 2025, "Mastering diverse control tasks through world models"; danijar/dreamerv3.
 """
 
+import copy
 import itertools
 import math
 
@@ -148,6 +149,12 @@ class MLP(nn.Module):
         self.linears = nn.ModuleList(Linear(a, b) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(RMSNorm(units) for _ in range(layers))
         self.out = None if out is None else Linear(widths[-1], out, scale=scale)
+
+    def cast(self, dtype: torch.dtype) -> "MLP":
+        """A copy for inputs of this dtype, without gradients: the hidden layers' weights are cast already."""
+        made = copy.deepcopy(self).requires_grad_(False)
+        made.linears.to(dtype)
+        return made
 
     def forward(self, x: Tensor) -> Tensor:
         """[.., in_dim] -> [.., units], or [.., out]."""

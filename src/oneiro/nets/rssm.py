@@ -29,6 +29,9 @@ class Posterior(NamedTuple):
 class RSSM(nn.Module, ABC):
     """`stoch` S variables of `classes` C each; `unimix` is the share of the uniform distribution in them."""
 
+    prior_net: nn.Module
+    """h -> the prior's logits."""
+
     def __init__(self, stoch: int, classes: int, unimix: float) -> None:
         super().__init__()
         self.shape, self.unimix = (stoch, classes), unimix
@@ -61,9 +64,9 @@ class RSSM(nn.Module, ABC):
     ) -> Float[Tensor, "b s c"]:
         """Probabilities of z given h and what `see` made of the tokens."""
 
-    @abstractmethod
     def prior(self, h: Float[Tensor, "*b d"], dtype: torch.dtype) -> Float[Tensor, "*b s c"]:
         """Probabilities of z given h alone."""
+        return self.mixed(self.prior_net(h.to(dtype)))
 
     def scan(
         self,

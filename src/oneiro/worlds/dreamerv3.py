@@ -174,6 +174,15 @@ class Eyes(NamedTuple):
     stoch: Tensor  # [1, S C]
 
 
+class Imagining(NamedTuple):
+    """What `step` works with: the weights of the core and the networks that read its state."""
+
+    cell: Any
+    prior: nn.Module
+    reward: nn.Module
+    cont: nn.Module
+
+
 class DreamerV3(WorldModel):
     """State: deter [B, D], stoch [B, S, C] one-hot, draw [B] (see `WorldModel`; rows without it are independent)."""
 
@@ -242,23 +251,34 @@ class DreamerV3(WorldModel):
 
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """One step of the core, then the prior. A temperature divides the logits of z; 0 takes the likeliest."""
-        return self._advance(self.dynamics.cell(self.dtype), state, action, temperature)
+        return self._advance(self._imagining(), state, action, temperature)
 
     def stepper(self) -> Step:
-        """`step` with the core's weights cast once."""
-        cell = Prepared(torch.no_grad()(lambda: self.dynamics.cell(self.dtype)), self.dynamics.parameters())
+        """`step` with all weights cast once."""
+
+        def cast(net: nn.Module) -> nn.Module:
+            return net.cast(self.dtype) if isinstance(net, MLP) else net
+
+        parts = self.dynamics, self.reward, self.cont
+        made = Prepared(
+            torch.no_grad()(lambda: self._imagining(cast)), [x for part in parts for x in part.parameters()]
+        )
 
         @torch.no_grad()
         def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
-            return self._advance(cell.get(), state, action, temperature)
+            return self._advance(made.get(), state, action, temperature)
 
         return step
 
-    def _advance(self, cell: Any, state: State, action: Tensor, temperature: float) -> Prediction:
+    def _imagining(self, cast: Callable[[nn.Module], nn.Module] = lambda net: net) -> Imagining:
+        nets = (cast(net) for net in (self.dynamics.prior_net, self.reward, self.cont))
+        return Imagining(self.dynamics.cell(self.dtype), *nets)
+
+    def _advance(self, nets: Imagining, state: State, action: Tensor, temperature: float) -> Prediction:
         model, stoch = self.dynamics, state["stoch"]
-        push = model.push(cell, self._action(action))
-        deter = model.core(cell, state["deter"], stoch.flatten(1), push)
-        probs = model.prior(deter, self.dtype)
+        push = model.push(nets.cell, self._action(action))
+        deter = model.core(nets.cell, state["deter"], stoch.flatten(1), push)
+        probs = model.mixed(nets.prior(deter.to(self.dtype)))
         if temperature == 0:
             uniform = probs.new_zeros(probs.shape[:2])  # not used
         elif "draw" in state:
@@ -267,7 +287,7 @@ class DreamerV3(WorldModel):
             uniform = torch.rand(probs.shape[:2], device=probs.device)
         stoch = onehot.straight_through(onehot.pick(probs, uniform, temperature), probs)
         following = {**state, "deter": deter, "stoch": stoch}
-        return Prediction(following, *self.judge(following))
+        return Prediction(following, *self._judge(nets.reward, nets.cont, following))
 
     def feature(self, state: State) -> Tensor:
         """[h, z], float32."""
@@ -275,9 +295,13 @@ class DreamerV3(WorldModel):
 
     def judge(self, state: State) -> tuple[Tensor, Tensor]:
         """Mean of the reward, probability of not being terminal."""
-        feature = self.feature(state).to(self.dtype)
-        cont = torch.sigmoid(self.cont(feature)[..., 0]) / (1 - 1 / self.config.horizon)
-        return self.twohot.mean(self.reward(feature)), cont.clamp(max=1)
+        return self._judge(self.reward, self.cont, state)
+
+    def _judge(self, reward: nn.Module, cont: nn.Module, state: State) -> tuple[Tensor, Tensor]:
+        parts = state["deter"], state["stoch"].flatten(-2)
+        feature = torch.cat([x.to(self.dtype) for x in parts], -1)
+        alive = torch.sigmoid(cont(feature)[..., 0]) / (1 - 1 / self.config.horizon)
+        return self.twohot.mean(reward(feature)), alive.clamp(max=1)
 
     def decode(self, state: State) -> Obs:
         """Pictures in 0..1, vectors as they are, categories as the one-hot of the likeliest."""
