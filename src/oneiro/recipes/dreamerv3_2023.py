@@ -64,13 +64,13 @@ def _make(size: str, env: Any, budget: Budget) -> Recipe:
             stoch=16,
             classes=8,
             depth=4,
-            vector_layers=2,
-            vector_units=64,
+            vector_layers=3,
+            vector_units=256,
             compute_dtype="float32",
         )
         batch = Replayed(size=16, length=16, begin="blank", online=False)
         optimizer = Adam(lr=1e-3, eps=1e-8, clip_norm=1000.0)
-        learner = Adam(lr=3e-4, eps=1e-5, clip_norm=100.0)
+        learner = Adam(lr=1e-3, eps=1e-5, clip_norm=100.0)
         steps, ratio, prefill = budget.cpu_steps, budget.cpu_ratio, 256
     if size == "smoke":
         world = DreamerV3Of2023Config(
