@@ -68,7 +68,7 @@ def _make(size: str, env: Any, budget: Budget) -> Recipe:
             vector_units=256,
             compute_dtype="float32",
         )
-        batch = Replayed(size=16, length=16, begin="blank", online=False)
+        batch = Replayed(size=8, length=32, begin="blank", online=False)
         optimizer = Adam(lr=1e-3, eps=1e-8, clip_norm=1000.0)
         learner = Adam(lr=1e-3, eps=1e-5, clip_norm=100.0)
         steps, ratio, prefill = budget.cpu_steps, budget.cpu_ratio, 256
