@@ -45,6 +45,7 @@ def dreamerv3_2023_gym(size: Size = "s") -> Recipe:
     """Any environment of Gymnasium with DreamerV3 of January 2023: `--env.id my_package:MyEnv-v0`.
 
     Actions in bounds were learnt through the world: `--behaviour.gradient dynamics`. No published figure.
+    Measured here: see results/.
     """
     return _make(size, GymConfig(num=4), Budget(steps=500_000, ratio=512, cpu_steps=5000, cpu_ratio=256))
 
