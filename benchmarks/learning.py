@@ -65,6 +65,11 @@ EXPERIMENTS = {
         commands={"DreamerV3": "dreamerv3-gym --size cpu --env.id CartPole-v1"},
         text="The most that an episode can score is 500.",
     ),
+    "cartpole_2023": Experiment(
+        title="DreamerV3's first generation (2023) on CartPole-v1 of Gymnasium, from state",
+        commands={"DreamerV3 (2023)": "dreamerv3-2023-gym --size cpu --env.id CartPole-v1"},
+        text="The most that an episode can score is 500.",
+    ),
     "swingup": Experiment(
         title="DreamerV3 on DeepMind Control cartpole_swingup, from state",
         commands={"DreamerV3": "dreamerv3-dmc-proprio --size cpu --env.task cartpole_swingup --env.num 4"},
