@@ -1,7 +1,7 @@
 """What DIAMOND learns on a small machine: `python benchmarks/diamond_evidence.py learn steps ddpm`.
 
     learn     runs of diamond-doom: real scores, F1 of reward and end on held-out episodes, a film of a long dream
-    foretell  F1 alone, of the first run as it stands, on dreamed next frames and on the real ones
+    foretell  F1 alone, of the first run as it stands
     steps     PSNR of the first run's dreams over the horizon with 1, 3, 5 and 10 denoising steps
     ddpm      the same for two denoisers fitted to the first run's episodes alike, one by EDM, one by DDPM
 
@@ -121,7 +121,7 @@ def learn(root: Path, seeds: list[int]) -> None:
             RESULTS.mkdir(exist_ok=True)
             film = open_loop_film(result, count=1, style=Style(scale=6))
             film.save(RESULTS / "diamond_film.webp", budget=300_000)
-    about = facts("DIAMOND in VizDoom's defend_the_center", "python benchmarks/diamond_evidence.py learn")
+    about = facts("DIAMOND on VizDoom's deadly corridor", "python benchmarks/diamond_evidence.py learn")
     lines = [*heading(about), ""]
     lines += ["Score = the game's own points, 100 episodes, the same ones for each policy. Mean ± standard"]
     lines += ["deviation (95 % interval). The behaviour learned in dreams only.", "", *table(finished), ""]
