@@ -1,4 +1,4 @@
-"""DIAMOND on VizDoom's deadly corridor: a game that it learns on a small machine."""
+"""DIAMOND in VizDoom's arena `defend_the_center`: a game that it learns on a small machine."""
 
 from dataclasses import replace
 from typing import Literal
@@ -20,14 +20,14 @@ from oneiro.worlds.diamond_reward import RewardConfig
 
 @recipe
 def diamond_doom(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
-    """DIAMOND on VizDoom's deadly corridor, skill 1: run past armed men to the armour at the far end.
+    """DIAMOND in VizDoom's defend_the_center, skill 1: turn, and shoot what comes from all sides of a round arena.
 
-    The game gives the distance gained on the armour and takes what is lost (about 1,300 in all), gives 1,000 for taking
-    it, and takes 100 for dying. Of rewards the world knows the sign only. Size smoke is for continuous integration.
+    The game gives 1 for a kill and takes 1 for dying; there are 26 shots. Of rewards the world knows the sign only.
+    Size smoke is for continuous integration.
     """
     smoke = size == "smoke"
     env = VizDoomConfig(
-        scenario="deadly_corridor", skill=1, action_repeat=4, rows=(24, 96), size=24, width=32, num=2
+        scenario="defend_the_center", skill=1, action_repeat=4, rows=(24, 96), size=24, width=32, num=2
     )
     world = DiamondConfig(
         denoiser=DenoiserConfig(
@@ -35,7 +35,7 @@ def diamond_doom(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
             blocks=1,
             cond_dim=128,
             law=NoiseLaw(mean=0.7, std=1.2),
-            sampler=EDMSampler(steps=2),
+            sampler=EDMSampler(steps=1),
             rounding="round",
         ),
         reward=RewardConfig(channels=(16, 32, 32), blocks=1, cond_dim=64, hidden_dim=128),
@@ -43,12 +43,12 @@ def diamond_doom(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
     behaviour = RecurrentActorCriticConfig(channels=(16, 32, 32), hidden_dim=128, horizon=10, discount=0.9)
     budget = Budget(
         epochs=4,
-        first_steps=4000,
-        most_first_steps=4000,
-        steps=1000,
-        total_steps=7000,
-        first=(900, 800, 150),
-        updates=(170, 150, 50),
+        first_steps=8000,
+        most_first_steps=8000,
+        steps=1500,
+        total_steps=12_500,
+        first=(1000, 1000, 200),
+        updates=(200, 300, 200),
         size=16,
         self_fed=3,
     )
