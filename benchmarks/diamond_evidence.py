@@ -1,15 +1,16 @@
 """What DIAMOND learns on a small machine: `python benchmarks/diamond_evidence.py learn steps ddpm`.
 
-    learn    runs of diamond-doom: real scores, F1 of reward and end on held-out episodes, a film of a long dream
+    learn    runs of the recipe: real scores, F1 of reward and end on held-out episodes, a film of a long dream
     steps    PSNR of the first run's dreams over the horizon with 1, 3, 5 and 10 denoising steps
     ddpm     the same for two denoisers fitted to the first run's episodes alike, one by EDM, one by DDPM
 
-Finished runs are not repeated and stopped ones go on. Writes results/diamond_NAME.json, .md and pictures.
+`--recipe diamond-doom` does so in the deadly corridor; `learn` writes results/diamond_learn of it, and diamond_arena of
+the other. Finished runs are not repeated and stopped ones go on. Writes results/diamond_NAME.json, .md and pictures.
 """
 
 import argparse
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,9 +47,37 @@ FILMED = 3  # denoising steps of the film, as published
 UPDATES = 400  # of each denoiser of the experiment ddpm
 
 
-def trial(root: Path, seed: int) -> Trial:
-    """One run of the recipe."""
-    return Trial("diamond-doom", f"learn-{seed}", seed, ("--env.num", "1"), "diamond-doom", "cpu", root)
+GAMES = {
+    "diamond-arena": ("diamond_arena", "DIAMOND in VizDoom's defend_the_center"),
+    "diamond-doom": ("diamond_learn", "DIAMOND on VizDoom's deadly corridor"),
+}
+"""By recipe: what the result of `learn` is called, and its title."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of one recipe in one folder."""
+
+    root: Path
+    recipe: str
+    seeds: list[int]
+
+    def trial(self, seed: int) -> Trial:
+        """One of them."""
+        name = f"{self.recipe}-{seed}"
+        return Trial(self.recipe, name, seed, ("--env.num", "1"), self.recipe, "cpu", self.root)
+
+    def first(self) -> Trained:
+        """The first, as it stands."""
+        return open_run(self.trial(self.seeds[0]).path)
+
+    def held_out(self, run: Trained, name: str, count: int, rows: int = 0) -> list[Episode]:
+        """See the function."""
+        return held_out(run, self.root, f"{self.recipe}-{name}", count, rows)
+
+    def long(self, run: Trained) -> list[Episode]:
+        """Held-out episodes for dreams of `HORIZON` steps."""
+        return self.held_out(run, "long", 8, CONTEXT + HORIZON)
 
 
 def held_out(run: Trained, folder: Path, name: str, count: int, rows: int = 0) -> list[Episode]:
@@ -98,16 +127,17 @@ def drift_lines(found: dict[str, OpenLoopResult]) -> tuple[list[str], dict]:
     return lines, {name: [round(x, 2) for x in psnr] for name, psnr in named.items()}
 
 
-def learn(root: Path, seeds: list[int]) -> None:
+def learn(runs: Runs) -> None:
     """Scores and F1 of every finished run; a film of the first."""
     finished, lines_of_f1 = [], []
-    for seed in seeds:
-        one = trial(root, seed)
+    file, title = GAMES[runs.recipe]
+    for seed in runs.seeds:
+        one = runs.trial(seed)
         oneiro(one.command)
         scores = load_scores(one.path)
         metrics = read_metrics(one.path / "metrics.jsonl")
         run = open_run(one.path)
-        world, episodes = run.agent.world, held_out(run, root, "held", 40)
+        world, episodes = run.agent.world, runs.held_out(run, "held", 40)
         told = {
             "dreamed": foretelling(world, episodes, batch=40),
             "real": _on_real_pairs(world, episodes),
@@ -118,18 +148,18 @@ def learn(root: Path, seeds: list[int]) -> None:
         finished.append(record)
         for name, found in told.items():
             lines_of_f1 += _lines(seed, name, found)
-        if seed == seeds[0]:
+        if seed == runs.seeds[0]:
             result = open_loop(
                 run.agent.world,
-                held_out(run, root, "long", 8, CONTEXT + HORIZON),
+                runs.long(run),
                 context=CONTEXT,
                 horizon=HORIZON,
                 settings={"steps": float(FILMED)},
             )
             RESULTS.mkdir(exist_ok=True)
             film = open_loop_film(result, count=1, style=Style(scale=6))
-            film.save(RESULTS / "diamond_film.webp", budget=300_000)
-    about = facts("DIAMOND in VizDoom's defend_the_center", "python benchmarks/diamond_evidence.py learn")
+            film.save(RESULTS / f"{file}.webp", budget=300_000)
+    about = facts(title, f"python benchmarks/diamond_evidence.py learn --recipe {runs.recipe}")
     lines = [*heading(about), ""]
     lines += ["Score = the game's own points, 100 episodes, the same ones for each policy. Mean ± standard"]
     lines += ["deviation (95 % interval). The behaviour learned in dreams only.", "", *table(finished), ""]
@@ -139,11 +169,11 @@ def learn(root: Path, seeds: list[int]) -> None:
     lines += ["model sees as the next frame is the dreamed one, or the real one:", ""]
     lines += ["| seed | next frame | class | rows | foretold | precision | recall | F1 |", "|---" * 8 + "|"]
     lines += lines_of_f1
-    lines += ["", f"Film: [diamond_film.webp](diamond_film.webp), {HORIZON} dreamed steps beside the truth."]
+    lines += ["", f"Film: [{file}.webp]({file}.webp), {HORIZON} dreamed steps beside the truth."]
     lines += [
         f"A frame of it takes {FILMED} denoising steps; the behaviour learned with those of its recipe."
     ]
-    write("diamond_learn", {**about, "trials": finished}, lines)
+    write(file, {**about, "trials": finished}, lines)
 
 
 @torch.no_grad()
@@ -177,22 +207,22 @@ def _json(found: Foretelling) -> dict:
     return {name: score.to_json() for name, score in parts.items() if score is not None}
 
 
-def steps(root: Path, seeds: list[int]) -> None:
+def steps(runs: Runs) -> None:
     """The first run's dreams with more and fewer denoising steps."""
-    run = open_run(trial(root, seeds[0]).path)
-    found = drift(run.agent.world, held_out(run, root, "long", 8, CONTEXT + HORIZON))
+    run = runs.first()
+    found = drift(run.agent.world, runs.long(run))
     _report("steps", "DIAMOND: denoising steps and drift", found, "The denoiser of the first run.", {})
 
 
-def ddpm(root: Path, seeds: list[int]) -> None:
+def ddpm(runs: Runs) -> None:
     """Two denoisers of equal size and updates on equal batches of one data set."""
-    run = open_run(trial(root, seeds[0]).path)
-    episodes = held_out(run, root, "long", 8, CONTEXT + HORIZON)
+    run = runs.first()
+    episodes = runs.long(run)
     found: dict[str, OpenLoopResult] = {}
     seconds = {}
     for objective in ("edm", "ddpm"):
         began = time.monotonic()
-        world = _fitted(run, objective, root / f"static_{objective}_{UPDATES}.safetensors")
+        world = _fitted(run, objective, runs.root / f"{runs.recipe}_{objective}_{UPDATES}.safetensors")
         seconds[objective] = round(time.monotonic() - began)
         found |= {f"{objective.upper()}, {k}": v for k, v in drift(world, episodes).items()}
     text = (
@@ -246,11 +276,12 @@ def main() -> None:
     """Run the experiments named on the command line, in order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=sorted(EXPERIMENTS))
+    parser.add_argument("--recipe", choices=sorted(GAMES), default="diamond-arena")
     parser.add_argument("--root", type=Path, default=Path("runs/diamond"), help="where the runs are")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     for name in options.names:
-        EXPERIMENTS[name](options.root, options.seeds)
+        EXPERIMENTS[name](Runs(options.root, options.recipe, options.seeds))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """The two-stage variant of DIAMOND learns VizDoom from recorded video: how long its dreams stay true.
 
-    python benchmarks/diamond_video.py --root runs/diamond_video
+    python benchmarks/diamond_video.py --game arena
 
 Records videos, trains diamond-video on some of them, and compares dreams with others. Each part may be stopped and
-goes on when the command is repeated. Writes results/diamond_video.{md,json} and a film.
+goes on when the command is repeated. Writes results/diamond_video{,_arena}.{md,json} and a film.
 """
 
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,48 @@ from oneiro.training.log import read_metrics
 from oneiro.training.run import Trained
 from oneiro.training.schedule import Update
 
-GAME = [
-    *("--env", "doom:my_way_home", "--env.size", "120", "--env.width", "160", "--hold", "8", "--env.buttons"),
-    *("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_FORWARD+TURN_LEFT", "MOVE_FORWARD+TURN_RIGHT"),
-]
+PICTURE = ("--env.size", "120", "--env.width", "160", "--hold", "8")
 CONTEXT, HORIZON = 5, 30
-FILM = Path("docs/assets/diamond_video.webp")
 
 
-def record(root: Path, name: str, episodes: int, seed: int) -> Path:
+@dataclass(frozen=True)
+class Game:
+    """What is filmed, how many episodes to learn from and to dream of, and what its result is called."""
+
+    scenario: str
+    options: tuple[str, ...]
+    train: int
+    test: int
+    result: str
+
+    @property
+    def film(self) -> Path:
+        """Of one dream."""
+        return Path("docs/assets") / f"{self.result}.webp"
+
+
+GAMES = {
+    "maze": Game(
+        "my_way_home",
+        (
+            "--env.buttons",
+            *("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_FORWARD+TURN_LEFT", "MOVE_FORWARD+TURN_RIGHT"),
+        ),
+        30,
+        6,
+        "diamond_video",
+    ),
+    "arena": Game("defend_the_center", ("--env.skill", "1"), 160, 40, "diamond_video_arena"),
+}
+
+
+def record(game: Game, root: Path, name: str, episodes: int, seed: int) -> Path:
     """A folder of videos; what is there is not played again."""
     folder = root / f"{name}_videos"
     if not (folder / "recording.json").exists():
         count = ["--episodes", str(episodes), "--seed", str(seed)]
-        oneiro(["collect", *GAME, *count, "--out", str(root / name), "--videos", str(folder)])
+        words = ["collect", "--env", f"doom:{game.scenario}", *PICTURE, *game.options, *count]
+        oneiro([*words, "--out", str(root / name), "--videos", str(folder)])
     return folder
 
 
@@ -65,17 +94,19 @@ def windows(store: EpisodeStore, count: int, seed: int = 0) -> list[Any]:
 def main() -> None:
     """See the docstring of the file."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument("--root", type=Path, default=Path("runs/diamond_video"))
+    options.add_argument("--game", choices=sorted(GAMES), default="arena")
+    options.add_argument("--root", type=Path, help="default: runs/ and the name of the result")
     options.add_argument("--size", default="cpu")
-    options.add_argument("--train", type=int, default=30, help="videos to learn from")
-    options.add_argument("--test", type=int, default=6, help="videos to dream of")
     options.add_argument("--windows", type=int, default=48, help="stretches that are dreamed")
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("options", nargs="*", help="after --: further options of `oneiro train`")
     own = options.parse_args()
     torch.set_num_threads(own.threads)
+    game = GAMES[own.game]
+    own.root = own.root or Path("runs") / game.result
     own.root.mkdir(parents=True, exist_ok=True)
-    train, test = record(own.root, "train", own.train, 0), record(own.root, "test", own.test, 1)
+    train = record(game, own.root, "train", game.train, 0)
+    test = record(game, own.root, "test", game.test, 1)
     path, usage = own.root / "run", own.root / "usage.json"
     words = ["train", "diamond-video", "--size", own.size, "--env.videos", str(train), "--run", str(path)]
     if not (own.root / "done").exists():
@@ -93,8 +124,9 @@ def report(own: argparse.Namespace, run: Trained, store: EpisodeStore, usage: di
     result = open_loop(run.agent.world, windows(store, own.windows), context=CONTEXT, horizon=HORIZON)
     frame = (time.perf_counter() - began) / HORIZON
     curves = result.curves()
-    FILM.parent.mkdir(exist_ok=True)
-    open_loop_film(result).save(FILM, budget=390_000)
+    game = GAMES[own.game]
+    game.film.parent.mkdir(exist_ok=True)
+    open_loop_film(result).save(game.film, budget=390_000)
     metrics = read_metrics(run.folder.metrics)
     loss = {
         part: [m[f"{part}/loss"] for m in metrics if f"{part}/loss" in m]
@@ -105,7 +137,12 @@ def report(own: argparse.Namespace, run: Trained, store: EpisodeStore, usage: di
     record = {
         **facts(
             "DIAMOND in two stages from recorded video",
-            " ".join(["python benchmarks/diamond_video.py", *(["--", *own.options] if own.options else [])]),
+            " ".join(
+                [
+                    f"python benchmarks/diamond_video.py --game {own.game}",
+                    *(["--", *own.options] if own.options else []),
+                ]
+            ),
         ),
         "threads": own.threads,
         "seed": run.recipe.seed,
@@ -120,10 +157,10 @@ def report(own: argparse.Namespace, run: Trained, store: EpisodeStore, usage: di
         "loss": {part: {"first": x[0], "last": x[-1]} for part, x in loss.items()},
         "curves": curves,
     }
-    write("diamond_video", json.loads(json.dumps(record)), table(record))
+    write(game.result, json.loads(json.dumps(record)), table(game, record))
 
 
-def table(record: dict[str, Any]) -> list[str]:
+def table(game: Game, record: dict[str, Any]) -> list[str]:
     """The result as text."""
     train, test, curves = record["train"], record["test"], record["curves"]
     minutes = train["frames"] / record["fps"] / 60
@@ -140,7 +177,7 @@ def table(record: dict[str, Any]) -> list[str]:
         f"`{record['command']}`, commit {record['commit']}, {record['hardware']}, torch {record['torch']}, "
         f"seed {record['seed']}.",
         "",
-        f"{train['videos']} videos of VizDoom's my_way_home by random play, {train['frames']:,} frames, "
+        f"{train['videos']} videos of VizDoom's {game.scenario} by random play, {train['frames']:,} frames, "
         f"{minutes:.0f} minutes at {record['fps']:g} frames a second. Pictures 72 x 96, dreamed at 18 x 24 first. "
         f"Weights: {counts}. Updates: {updates}.",
         "",
@@ -155,7 +192,7 @@ def table(record: dict[str, Any]) -> list[str]:
         "|---|---|---|",
         *rows,
         "",
-        f"![Truth, dream and difference](../{FILM})",
+        f"![Truth, dream and difference](../{game.film})",
     ]
 
 
