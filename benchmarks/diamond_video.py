@@ -109,6 +109,7 @@ def main() -> None:
     test = record(game, own.root, "test", game.test, 1)
     path, usage = own.root / "run", own.root / "usage.json"
     words = ["train", "diamond-video", "--size", own.size, "--env.videos", str(train), "--run", str(path)]
+    words += ["--env.actions", *json.loads((train / "recording.json").read_text())["actions"]]
     if not (own.root / "done").exists():
         measured([*words, *own.options], usage, threads=own.threads)
         (own.root / "done").touch()
