@@ -252,18 +252,27 @@ def table(rows: list[dict]) -> list[str]:
             cells = []
             for p in policies:
                 means = [r["scores"][p]["mean"] for r in same if p in r["scores"]]
-                cells.append(
-                    f"**{summarize(means).mean:.0f}** ({min(means):.0f} to {max(means):.0f})" if means else ""
-                )
+                cells.append(f"**{short(summarize(means).mean)}** ({spread(means)})" if means else "")
             lines.append(f"| **{label}** | all {len(same)} | {' | '.join(cells)} | | | |")
     return lines
+
+
+def spread(means: list[float]) -> str:
+    """Least and most."""
+    return f"{short(min(means))} to {short(max(means))}"
 
 
 def cell(score: dict | None) -> str:
     """Mean, standard deviation and 95 % interval."""
     if score is None:
         return ""
-    return f"{score['mean']:.0f} ± {score['std']:.0f} ({score['low']:.0f} to {score['high']:.0f})"
+    mean, std, low, high = (short(score[name]) for name in ("mean", "std", "low", "high"))
+    return f"{mean} ± {std} ({low} to {high})"
+
+
+def short(number: float) -> str:
+    """Whole numbers, from 20 on; two places below."""
+    return f"{number:.0f}" if abs(number) >= 20 else f"{number:.2f}"
 
 
 if __name__ == "__main__":
