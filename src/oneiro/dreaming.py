@@ -31,7 +31,9 @@ def imagine(
     """
     if through and settings:
         raise ValueError("a dream through which gradients pass takes no settings; change the world's config")
-    step = world.step if through else world.turned(settings or {})
+    # A compiler is given the plain step: it casts every weight once by itself.
+    is_plain = through or (torch.compiler.is_compiling() and not settings)
+    step = world.step if is_plain else world.turned(settings or {})
     while True:
         decision = behaviour.act(world, carry.state, carry.memory, goal=goal, explore=explore)
         with nullcontext() if through else torch.no_grad():

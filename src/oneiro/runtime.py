@@ -9,6 +9,7 @@ turned off by its field, or for a whole process by `ONEIRO_LEVERS=off` or `ONEIR
 | matmul        | float32 matmuls through oneDNN, if a check against float64 shows that they stay float32  |
 | bfloat16      | `compute_dtype` of convolutions and matmuls, where the hardware multiplies in bfloat16   |
 | channels_last | convolutions keep colours innermost                                                      |
+| capture       | an update is traced once and replayed as CUDA graphs; only if asked for, and on a GPU    |
 """
 
 import ctypes
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ LEVERS_VARIABLE = "ONEIRO_LEVERS"
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 _MATMUL_TOLERANCE = 1e-5
 FEW_ROWS = 8
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,9 @@ class RuntimeConfig:
     matmul: bool = True  # lever: float32 matmul through oneDNN (CPU)
     bfloat16: bool = True  # lever: multiply in bfloat16 where the hardware does
     channels_last: bool = True  # lever: colours innermost in convolutions
+    capture: bool = (
+        False  # lever: losses and gradients of an update as CUDA graphs (GPU; tried on none so far)
+    )
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -82,6 +87,7 @@ def start(config: RuntimeConfig | None = None) -> Report:
         "matmul": _fast_matmul(device, config.matmul),
         "bfloat16": _bfloat16(device) if config.bfloat16 else "off: switched off",
         "channels_last": "on" if config.channels_last else "off: switched off",
+        "capture": _capture(device, config.capture),
     }
     _report = Report(
         device=device,
@@ -123,7 +129,8 @@ def few_rows(rows: int, dtype: torch.dtype) -> Iterator[torch.dtype]:
     For up to `FEW_ROWS` without a gradient it is float32 by PyTorch's own kernels: casting weights costs more than
     bfloat16 saves, and one product through oneDNN takes 20 to 25 us whatever its size (the plain one 4 to 7, one core).
     """
-    if rows > FEW_ROWS or torch.is_grad_enabled() or (_report is not None and _report.device.type != "cpu"):
+    is_elsewhere = _report is not None and _report.device.type != "cpu"
+    if rows > FEW_ROWS or torch.is_grad_enabled() or is_elsewhere or torch.compiler.is_compiling():
         yield dtype
         return
     with _plain_products:
@@ -157,6 +164,19 @@ def memory_format() -> torch.memory_format:
     """Of image tensors: channels-last unless that lever is off."""
     off = _report is not None and _report.levers["channels_last"] != "on"
     return torch.contiguous_format if off else torch.channels_last
+
+
+def captures() -> bool:
+    """Whether the lever `capture` is on."""
+    return _report is not None and _report.levers["capture"] == "on"
+
+
+def captured(function: Function) -> Function:
+    """`function` traced and replayed as CUDA graphs if the lever `capture` is on, else as it is.
+
+    What it returns is overwritten by the next call after `torch.compiler.cudagraph_mark_step_begin()`.
+    """
+    return torch.compile(function, backend="cudagraphs", dynamic=False) if captures() else function
 
 
 def with_switches(config: RuntimeConfig, switches: str) -> RuntimeConfig:
@@ -263,6 +283,12 @@ def _fast_matmul(device: torch.device, wanted: bool) -> str:
         return "on"
     torch.set_float32_matmul_precision("highest")
     return f"off: this processor would round to {error:.0e}"
+
+
+def _capture(device: torch.device, wanted: bool) -> str:
+    if not wanted:
+        return "off: not asked for (--runtime.capture True)"
+    return "on" if device.type == "cuda" else f"off: there are no CUDA graphs on {device.type}"
 
 
 def _bfloat16(device: torch.device) -> str:

@@ -20,7 +20,7 @@ Deviations from the code:
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -300,7 +300,10 @@ class ActorCritic(Behaviour):
         """[B T, H+1] from every row of the batch; column 0 of `cont` says whether that row goes on."""
         config, start = self.config, starts(trace)
         through = config.gradient == "dynamics"
-        with torch.set_grad_enabled(through and torch.is_grad_enabled()), held(world if through else None):
+        with (
+            torch.set_grad_enabled(through and torch.is_grad_enabled()),
+            held(world) if through else nullcontext(),
+        ):
             recorded = config.start_cont == "recorded"
             first = (~batch.terminated).float().flatten() if recorded else world.judge(start)[1]
             n = tree.size(start)
@@ -332,9 +335,9 @@ def observed(world: WorldModel, batch: TimeStep) -> State:
 
 
 @contextmanager
-def held(module: nn.Module | None) -> Iterator[None]:
+def held(module: nn.Module) -> Iterator[None]:
     """Gradients pass through `module` to its inputs, but not to its parameters."""
-    parameters = [p for p in module.parameters() if p.requires_grad] if module else []
+    parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

@@ -138,9 +138,12 @@ class ObsDecoder(nn.Module):
         return {name: self.heads[_key(name)](x.float()) for name in self.modalities.vectors}
 
 
+_TAKEN = frozenset(dir(nn.ModuleDict()))
+
+
 def _key(name: str) -> str:
     """The key of a modality's layer: its name, unless torch allows none of that name (`values`, `type`, a dot)."""
-    if name and name not in dir(nn.ModuleDict()) and "." not in name and not name.startswith("obs:"):
+    if name and name not in _TAKEN and "." not in name and not name.startswith("obs:"):
         return name
     return "obs:" + name.replace("%", "%25").replace(".", "%2E")
 

@@ -1,13 +1,13 @@
 """Fitting by gradient: parts are addressed, and a loss moves only the parameters of its own group."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from oneiro import tree
+from oneiro import runtime, tree
 from oneiro.agent import Agent
 from oneiro.errors import OneiroError, nearest
 from oneiro.training.adamw import AdamW
@@ -60,6 +60,15 @@ class Fitter:
         ]
         self.steps = [0] * len(fit.groups)
         """Updates of each group."""
+        self._is_captured = runtime.captures()
+        self._world_losses = self._captured("world")
+        self._behaviour_losses = self._captured("behaviour")
+
+    def _captured(self, owner: str) -> Callable[..., Losses]:
+        """`losses` of the owner; as a whole its graph can give gradients only once, so not if groups share it."""
+        found = getattr(self.agent, owner).losses
+        groups = sum(any(own == owner for own, _ in parts) for parts in self.parts)
+        return runtime.captured(found) if groups == 1 else found
 
     @property
     def updates(self) -> int | list[int]:
@@ -104,7 +113,7 @@ class Fitter:
             optimizer.zero_grad(set_to_none=True)
         for owner in {owner for i in chosen for owner, _ in self.parts[i]}:
             getattr(self.agent, owner).after_update()
-        return losses
+        return _kept(losses) if self._is_captured else losses
 
     def _learned(
         self, batch: TimeStep, before: State | None, chosen: Sequence[int]
@@ -166,17 +175,28 @@ class Fitter:
         by_part: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         trace = after = None
+        if self._is_captured:
+            torch.compiler.cudagraph_mark_step_begin()
         if "world" in wanted:
-            found = self.agent.world.losses(batch, wanted["world"], before)
+            found = self._world_losses(batch, wanted["world"], before)
             by_part |= {f"world.{k}": v for k, v in found.by_part.items()}
             metrics |= found.metrics
             trace, after = found.trace, found.after
         if "behaviour" in wanted:
             own = trace if trace is None or is_joint else tree.detach(trace)
-            found = self.agent.behaviour.losses(self.agent.world, batch, own, wanted["behaviour"])
+            found = self._behaviour_losses(self.agent.world, batch, own, wanted["behaviour"])
             by_part |= {f"behaviour.{k}": v for k, v in found.by_part.items()}
             metrics |= found.metrics
         return Losses(by_part, metrics, trace, after)
+
+
+def _kept(losses: Losses) -> Losses:
+    """Out of the memory of the graphs, which the next update writes over."""
+
+    def copied(branch: Any) -> Any:
+        return tree.map(lambda x: x.detach().clone(), branch)
+
+    return Losses(*(copied(getattr(losses, field.name)) for field in fields(losses)))
 
 
 def _split(agent: Agent, address: str) -> list[tuple[str, str]]:
