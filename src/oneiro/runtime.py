@@ -19,6 +19,7 @@ import platform
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -288,7 +289,13 @@ def _fast_matmul(device: torch.device, wanted: bool) -> str:
 def _capture(device: torch.device, wanted: bool) -> str:
     if not wanted:
         return "off: not asked for (--runtime.capture True)"
-    return "on" if device.type == "cuda" else f"off: there are no CUDA graphs on {device.type}"
+    if device.type == "cuda":
+        return "on"
+    reason = f"there are no CUDA graphs on {device.type}"
+    warnings.warn(
+        f"capture was asked for, but {reason}: updates run as they are", RuntimeWarning, stacklevel=3
+    )
+    return f"off: {reason}"
 
 
 def _bfloat16(device: torch.device) -> str:

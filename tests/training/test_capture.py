@@ -58,7 +58,8 @@ def test_updates_are_traced_without_a_break():
 
 def test_without_a_gpu_the_lever_says_why_it_is_off(monkeypatch):
     monkeypatch.setattr(runtime, "_report", None)
-    report = runtime.start(RuntimeConfig(device="cpu", capture=True))
+    with pytest.warns(RuntimeWarning, match="no CUDA graphs on cpu: updates run as they are"):
+        report = runtime.start(RuntimeConfig(device="cpu", capture=True))
     assert report.levers["capture"] == "off: there are no CUDA graphs on cpu"
     assert runtime.captured(len) is len
 
