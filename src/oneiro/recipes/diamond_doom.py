@@ -53,24 +53,25 @@ def diamond_doom(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
 def diamond_arena(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
     """DIAMOND in VizDoom's defend_the_center, skill 1: turn, and shoot what comes from all sides of a round arena.
 
-    It can do both at once. The game gives 1 for a kill and takes 1 for dying; there are 26 shots. Dreams take three
-    denoising steps a frame, as published. Size smoke is for continuous integration.
+    It can do both at once. The game gives 1 for a kill and takes 1 for dying; there are 26 shots. Half of what the reward
+    model sees is dreamed. Size smoke is for continuous integration.
     """
     budget = Budget(
-        epochs=4,
+        epochs=3,
         first_steps=8000,
         most_first_steps=8000,
         steps=1500,
-        total_steps=12_500,
-        first=(1200, 1000, 200),
-        updates=(250, 300, 150),
+        total_steps=11_000,
+        first=(1100, 500, 150),
+        updates=(200, 125, 100),
         size=16,
         self_fed=3,
     )
     made = _doom("defend_the_center", NoiseLaw(mean=0.7, std=1.2), budget, is_smoke=size == "smoke", steps=3)
     turns = ("TURN_LEFT", "TURN_RIGHT")
     buttons = (*turns, "ATTACK", *(f"{turn}+ATTACK" for turn in turns))
-    return replace(made, env=replace(made.env, buttons=buttons))
+    world = replace(made.world, reward_on_dreams=0.5)
+    return replace(made, env=replace(made.env, buttons=buttons), world=world)
 
 
 def _doom(scenario: str, law: NoiseLaw, budget: Budget, *, is_smoke: bool, steps: int = 1) -> Recipe:

@@ -49,9 +49,16 @@ class DiamondConfig:
 
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    reward_on_dreams: float = (
+        0.0  # share of segments in whose dreamed frames the reward model learns (paper: 0)
+    )
     compute_dtype: Literal["auto", "float32", "bfloat16"] = (
         "auto"  # of convolutions and products; auto = as the device
     )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reward_on_dreams <= 1:
+            raise ValueError(f"reward_on_dreams is a share, 0 to 1, got {self.reward_on_dreams}")
 
     def build(self, spaces: Spaces) -> "Diamond":
         """The world for these spaces; OneiroError if there is no image."""
@@ -169,13 +176,45 @@ class Diamond(WorldModel):
         if "reward" in parts:
             if batch.reward is None:
                 raise ValueError("the reward model needs rewards; fit the part denoiser only")
-            frames = from_levels(batch.obs["image"])
             found = self.reward.loss(
-                frames, batch.action, batch.reward, batch.terminated, batch.mask, batch.is_first
+                from_levels(self._watched(batch)),
+                batch.action,
+                batch.reward,
+                batch.terminated,
+                batch.mask,
+                batch.is_first,
             )
             result.by_part["reward"] = found["reward"] + found["end"]
             result.metrics |= {f"reward/{name}": value.detach() for name, value in found.items()}
         return result
+
+    @torch.no_grad()
+    def _watched(self, batch: TimeStep) -> Tensor:
+        """The frames [B, T] in which the reward model learns: recorded ones, or of the first segments dreamed ones.
+
+        Dreamed frames begin after n recorded ones and follow the recorded actions; the rewards stay those that came.
+        What a dream cannot show (a distant enemy) is then worth what it was on average, and not what it looks like.
+        """
+        real = batch.obs["image"]
+        count = round(len(real) * self.config.reward_on_dreams)
+        if not count:
+            return real
+        net = without_gradient(self.denoiser.net, self.denoiser.net.compute_dtype)
+        rows = tree.map(lambda x: x[:count], batch)
+        state = blank_frames(count, self.window, self.image, self.spaces.action.dim, real.device)
+        frames = []
+        for t in range(real.shape[1]):
+            row = rows.at(t)
+            frame = row.obs["image"]
+            if t >= self.window:
+                assert row.action is not None
+                actions = torch.cat([state["action"], row.action[:, None]], 1)
+                own = self.denoiser.sample(shown(state), actions, net=net)
+                given = (row.is_first | ~row.mask)[:, None, None, None]
+                frame = torch.where(given, frame, own)
+            state = tree.where(row.mask, push_row(state, row, frame), state)
+            frames.append(frame)
+        return torch.cat([torch.stack(frames, 1), real[count:]])
 
     def _burn_in(self, state: State, frames: Tensor, reward: RewardModel) -> tuple[Tensor, Tensor]:
         """h and c after the known transitions between the frames [B, n, C, H, W], where that is still to be done."""
