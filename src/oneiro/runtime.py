@@ -177,7 +177,9 @@ def captured(function: Function) -> Function:
 
     What it returns is overwritten by the next call after `torch.compiler.cudagraph_mark_step_begin()`.
     """
-    return torch.compile(function, backend="cudagraphs", dynamic=False) if captures() else function
+    if not captures():
+        return function
+    return torch.compile(function, backend="cudagraphs", dynamic=False)  # type: ignore[return-value]
 
 
 def with_switches(config: RuntimeConfig, switches: str) -> RuntimeConfig:
