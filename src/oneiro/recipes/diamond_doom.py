@@ -53,17 +53,15 @@ def diamond_doom(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
 def diamond_arena(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
     """DIAMOND in VizDoom's defend_the_center, skill 1: turn, and shoot what comes from all sides of a round arena.
 
-    It can do both at once. The game gives 1 for a kill and takes 1 for dying; there are 26 shots. Half of what the
-    reward model sees is dreamed. Size smoke is for continuous integration.
+    It can do both at once. The game gives 1 for a kill and takes 1 for dying; there are 26 shots. One epoch: all is
+    learned from random play. Half of what the reward model sees is dreamed. Size smoke is for continuous integration.
     """
     budget = Budget(
-        epochs=3,
+        epochs=1,
         first_steps=8000,
         most_first_steps=8000,
-        steps=1500,
-        total_steps=11_000,
+        total_steps=8000,
         first=(1100, 500, 150),
-        updates=(200, 125, 100),
         size=16,
         self_fed=3,
     )
