@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -39,8 +40,8 @@ def apart(before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(before, after, strict=False) if a.numel())
 
 
-def compared(name: str) -> dict[str, float]:
-    """How far apart the two are."""
+def compared(name: str) -> dict:
+    """How far apart the two are, and which functions were traced."""
     recipe = RECIPES[name]("smoke")
     spaces = recipe.env.spaces()
     world = recipe.world.build(spaces)
@@ -49,10 +50,20 @@ def compared(name: str) -> dict[str, float]:
     fit = next(stage.fit for stage in vars(recipe.schedule).values() if hasattr(stage, "fit"))
     twin = copy.deepcopy(agent)
     weights, metrics = updated(agent, fit)
-    runtime.captures = lambda: True
-    runtime.captured = lambda f: torch.compile(f, backend="aot_eager", fullgraph=True, dynamic=False)
-    again, others = updated(twin, fit)
+    traced: list[str] = []
+
+    def captured(function):
+        traced.append(function.__qualname__)
+        return torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=False)
+
+    assert not runtime.captures()  # the update above was a plain one
+    with (
+        mock.patch.object(runtime, "captures", return_value=True),
+        mock.patch.object(runtime, "captured", captured),
+    ):
+        again, others = updated(twin, fit)
     return {
+        "traced": traced,
         "moved": apart(before, weights),
         "weights": apart(weights, again),
         "metrics": max(abs(metrics[k] - others[k]) / max(1, abs(metrics[k])) for k in metrics),

@@ -50,6 +50,8 @@ def test_updates_are_traced_without_a_break():
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert list(found) == names
+    world = "DreamerV3.losses"
+    assert [apart["traced"] for apart in found.values()] == [[world, "ActorCritic.losses"]] * 2 + [[world]]
     for apart in found.values():
         assert apart["moved"] > 1e-6
         assert apart["weights"] < 1e-3 * apart["moved"]
