@@ -138,23 +138,24 @@ def test_a_message_that_is_too_long(house_and_port: Any) -> None:
 
 def test_too_many_messages() -> None:
     with served(catch(), messages_per_second=5.0) as (_, port), Guest(port) as calm, Guest(port) as guest:
-        for _ in range(40):
-            guest.say({"type": "rewind", "frame": 0})
+        with suppress(ConnectionClosed):  # while it still speaks, where the server is the faster one
+            for _ in range(40):
+                guest.say({"type": "rewind", "frame": 0})
         assert guest.closing() == (1008, "more than 5 messages a second")
         assert calm.ask("step", action=[1])["number"] == 1
 
 
 def test_idle_sessions_and_long_ones_end() -> None:
-    with served(catch(), idle_seconds=0.3) as (house, port):
+    with served(catch(), idle_seconds=1.0) as (house, port):
         with Guest(port) as guest:
             assert guest.closing() == (1001, "idle for too long")
         wait_until(lambda: house.players == 0)
-    with served(catch(), session_seconds=0.4) as (_, port), Guest(port, begins_anywhere=True) as guest:
+    with served(catch(), session_seconds=1.0) as (_, port), Guest(port, begins_anywhere=True) as guest:
         with suppress(ConnectionClosed):
             for _ in range(1000):
                 guest.ask("rewind", frame=0)
                 time.sleep(0.01)
-        assert guest.closing() == (1001, "a session lasts at most 0.4 seconds")
+        assert guest.closing() == (1001, "a session lasts at most 1 seconds")
 
 
 def test_places_are_limited_and_given_back() -> None:
