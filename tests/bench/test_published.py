@@ -14,8 +14,8 @@ from oneiro.spaces import ActionCodec, Spaces
 from oneiro.training.run import build_agent
 
 PICTURE = Spaces(obs={"image": (3, 64, 64)}, action=ActionCodec(6))
-DREAMER = {"update": 1, "dream": 1024 * 15, "act 1": 1, "act 16": 16}
-DIAMOND = {"denoiser update": 1, "reward update": 1, "behaviour update": 1, "dream": 32, "play": 1}
+DREAMER = {"update": 1, "imagine": 1024 * 15, "act 1": 1, "act 16": 16}
+DIAMOND = {"denoiser update, one frame": 1, "reward update": 1, "behaviour update": 1, "dream": 32, "play": 1}
 
 
 def shown(recipe: Any, spaces: Spaces = PICTURE) -> dict[str, float]:
@@ -33,8 +33,8 @@ def shown(recipe: Any, spaces: Spaces = PICTURE) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("size", "rates"),
     [
-        ("1m", {"update": 1 / 3.60, "dream": 82_000, "act 1": 691, "act 16": 1757}),
-        ("12m", {"update": 1 / 13.9, "dream": 12_000, "act 1": 356, "act 16": 777}),
+        ("1m", {"update": 1 / 3.60, "imagine": 82_000, "act 1": 691, "act 16": 1757}),
+        ("12m", {"update": 1 / 13.9, "imagine": 12_000, "act 1": 356, "act 16": 777}),
         ("25m", {}),
         ("cpu", {}),
     ],
@@ -44,7 +44,7 @@ def test_the_released_dreamer_at_the_sizes_that_were_measured(size: str, rates: 
 
 
 def test_the_released_diamond() -> None:
-    rates = {"denoiser update": 1 / 4.39, "reward update": 1 / 2.45, "behaviour update": 1 / 4.50}
+    rates = {"denoiser update, one frame": 1 / 4.39, "reward update": 1 / 2.45, "behaviour update": 1 / 4.50}
     rates |= {"dream": 8.8, "play": 11.8}
     assert shown(find("diamond-atari").build()) == pytest.approx(rates, rel=0.01)
     assert shown(find("diamond-atari").build("cpu"), Spaces({"image": (3, 32, 32)}, ActionCodec(4))) == {}

@@ -183,6 +183,19 @@ def test_rows_without_a_draw_are_independent_in_a_dream() -> None:
     assert len(torch.unique(found["stoch"].flatten(1), dim=0)) > 8
 
 
+def test_a_stepper_that_does_not_judge_dreams_the_same() -> None:
+    world = build().eval()
+    action = torch.eye(world.spaces.action.dim)[torch.zeros(4, dtype=torch.long)]
+    found = []
+    for judges in (True, False):
+        torch.manual_seed(0)
+        found.append(world.stepper(judges=judges)(world.start(4), action, 1.0))
+    for name, x in found[0].state.items():
+        assert torch.equal(x, found[1].state[name])
+    assert found[0].reward is not None
+    assert found[1].reward is found[1].cont is None
+
+
 def test_bfloat16_layers_give_about_the_same_and_float32_outside() -> None:
     torch.manual_seed(0)
     wide = build(BOTH)

@@ -43,7 +43,10 @@ def batches(stage: Epochs) -> dict[str, tuple[int, int]]:
 
 
 def works(recipe: Recipe, agent: Agent, stage: Epochs, folder: Path) -> list[Work]:
-    """Updates of each group, a dreamed step of `ROWS` rows with policy, reward and end, and one frame of play."""
+    """Updates of each group, a dreamed step of `ROWS` rows with policy, reward and end, and one frame of play.
+
+    The denoiser's update is timed once more on segments of one frame after the context, as the released code's was.
+    """
     fitter = Fitter(stage.fit, agent, Guard(folder))
     horizon = recipe.behaviour.horizon
     found = []
@@ -51,6 +54,10 @@ def works(recipe: Recipe, agent: Agent, stage: Epochs, folder: Path) -> list[Wor
         shape = f"batch {size} x {length}" + (f", horizon {horizon}" if address == "behaviour" else "")
         name = f"{address.removeprefix('world.')} update"
         found.append(Work(name, shape, "updates/s", 1, _update(agent, fitter, index, size, length)))
+        if address == "world.denoiser":
+            one = (agent.world.context or 0) + 1
+            call = _update(agent, fitter, index, size, one)
+            found.append(Work(f"{name}, one frame", f"batch {size} x {one}", "updates/s", 1, call))
     found += _dreams(agent)
     for work in found:
         work.naive, work.naive_amount = work.name, work.amount

@@ -18,14 +18,17 @@ from oneiro.training.guard import Guard
 from oneiro.training.online import Online
 from oneiro.training.recipe import Recipe
 from oneiro.types import Carry, TimeStep
-from oneiro.worlds.dreamerv3 import DreamerV3Config
+from oneiro.worlds.dreamerv3 import DreamerV3, DreamerV3Config
 
 HORIZON = 15
 """Steps of a dream where the behaviour does not say."""
 
 
 def works(recipe: Recipe, agent: Agent, stage: Online, folder: Path) -> list[Work]:
-    """An update on the stage's batch; a dream of `ROWS` rows as the behaviour learns in; acting on 1 and 16 rows."""
+    """An update on the stage's batch; a dream of `ROWS` rows as the behaviour learns in; acting on 1 and 16 rows.
+
+    "imagine" is the dream without reward and continuation, which the released code works out afterwards.
+    """
     size, length = stage.batch.size, stage.batch.length
     horizon = getattr(recipe.behaviour, "horizon", HORIZON)
     found = [
@@ -37,6 +40,7 @@ def works(recipe: Recipe, agent: Agent, stage: Online, folder: Path) -> list[Wor
             _update(agent, stage, folder),
         ),
         Work("dream", f"{ROWS} rows x {horizon}", "steps/s", ROWS * horizon, _dream(agent, horizon)),
+        *_imagine(agent, horizon),
         *(Work(f"act {n}", f"batch {n}", "actions/s", n, _act(agent, n)) for n in (1, 16)),
     ]
     for work in found:
@@ -158,6 +162,26 @@ def _dream(agent: Agent, horizon: int) -> Callable[[], Any]:
         return float(dream(agent.world, agent.behaviour, carry, horizon, explore=True).reward[0, -1])
 
     return run
+
+
+def _imagine(agent: Agent, horizon: int) -> list[Work]:
+    world, behaviour = agent.world, agent.behaviour
+    if not isinstance(world, DreamerV3):
+        return []
+
+    @torch.no_grad()
+    def run() -> float:
+        agent.eval()
+        step, state, memory = world.stepper(judges=False), world.start(ROWS), behaviour.memory(ROWS)
+        views, actions = [behaviour.view(world, state)], []
+        for _ in range(horizon):
+            decision = behaviour.act(world, state, memory, explore=True)
+            state, memory = step(state, decision.action, 1.0).state, decision.memory
+            views.append(behaviour.view(world, state))
+            actions.append(decision.action)
+        return float(torch.stack(views, 1)[0, -1, 0] + torch.stack(actions, 1)[0, -1, 0])  # waits for a GPU
+
+    return [Work("imagine", f"{ROWS} rows x {horizon}", "steps/s", ROWS * horizon, run)]
 
 
 def _act(agent: Agent, n: int) -> Callable[[], Any]:

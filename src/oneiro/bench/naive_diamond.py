@@ -288,9 +288,9 @@ def updater(model: nn.Module, loss: Callable[[], Tensor], clip: float, decay: fl
     return run
 
 
-def denoiser_update(s: dict[str, Any]) -> Callable[[], Any]:
+def denoiser_update(s: dict[str, Any], length: int) -> Callable[[], Any]:
     """On segments of n + 1 frames and the self-fed ones."""
-    model, (size, length) = Denoiser(s), s["denoiser_batch"]
+    model, size = Denoiser(s), s["denoiser_batch"][0]
     data, action = frames(size, length, s), torch.randint(s["actions"], (size, length - 1))
     return updater(model, lambda: model.loss(data, action), 1.0, 0.01)
 
@@ -368,7 +368,8 @@ def play(s: dict[str, Any]) -> Callable[[], Any]:
 
 
 WORK: dict[str, Callable[[dict[str, Any]], Callable[[], Any]]] = {
-    "denoiser update": denoiser_update,
+    "denoiser update": lambda s: denoiser_update(s, s["denoiser_batch"][1]),
+    "denoiser update, one frame": lambda s: denoiser_update(s, s["context"] + 1),
     "reward update": reward_update,
     "behaviour update": behaviour_update,
     "dream": lambda s: dream(s, s["rows"]),

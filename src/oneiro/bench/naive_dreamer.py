@@ -351,6 +351,13 @@ def dream(s: dict[str, Any]) -> Callable[[], Any]:
     return run
 
 
+def imagine(s: dict[str, Any]) -> Callable[[], Any]:
+    """The same without reward and continuation."""
+    model = Dreamer(s)
+    deter, stoch = model.start(s["rows"])
+    return lambda: model.imagine(deter, stoch, s["horizon"])
+
+
 def act(s: dict[str, Any], batch: int) -> Callable[[], Any]:
     """Observation in, action out."""
     model, rows = Dreamer(s), random_rows(s, batch, 1)
@@ -371,6 +378,7 @@ def act(s: dict[str, Any], batch: int) -> Callable[[], Any]:
 WORK: dict[str, Callable[[dict[str, Any]], Callable[[], Any]]] = {
     "update": update,
     "dream": dream,
+    "imagine": imagine,
     "act 1": lambda s: act(s, 1),
     "act 16": lambda s: act(s, 16),
 }

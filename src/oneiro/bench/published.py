@@ -56,7 +56,7 @@ def _dreamer(units: int, seconds: dict[str, Seconds]) -> Released:
         shapes=widths
         | {"blocks": 8, "bins": 255, "image": [3, 64, 64], "vector": 0, "discrete": True, "horizon": 15},
         seconds=seconds,
-        of_work={"update": {"size": 16, "length": 64}, "dream": {"rows": 1024}},
+        of_work={"update": {"size": 16, "length": 64}, "imagine": {"rows": 1024}},
     )
 
 
@@ -65,7 +65,7 @@ RELEASED = (
         64,
         {
             "update": (3.60, 3.45, 3.72),
-            "dream": (0.187, 0.181, 0.200),
+            "imagine": (0.187, 0.181, 0.200),
             "act 1": (0.00145, 0.00136, 0.0019),
             "act 16": (0.0091, 0.0085, 0.0159),
         },
@@ -74,7 +74,7 @@ RELEASED = (
         256,
         {
             "update": (13.9, 13.1, 15.9),
-            "dream": (1.28, 1.27, 1.30),
+            "imagine": (1.28, 1.27, 1.30),
             "act 1": (0.0028, 0.0027, 0.0031),
             "act 16": (0.0206, 0.0195, 0.0249),
         },
@@ -94,14 +94,14 @@ RELEASED = (
             "horizon": 15,
         },
         seconds={
-            "denoiser update": (4.39, 3.98, 4.49),
+            "denoiser update, one frame": (4.39, 3.98, 4.49),
             "reward update": (2.45, 2.01, 3.17),
             "behaviour update": (4.50, 4.47, 4.52),
             "dream": (3.63, 3.47, 3.68),
             "play": (0.085, 0.079, 0.101),
         },
         of_work={
-            "denoiser update": {"denoiser_batch": [32, 6]},
+            "denoiser update, one frame": {"denoiser_batch": [32, 6]},
             "reward update": {"reward_batch": [8, 19]},
             "behaviour update": {"behaviour_batch": 4},
             "dream": {"rows": 32},

@@ -251,10 +251,12 @@ class DreamerV3(WorldModel):
 
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """One step of the core, then the prior. A temperature divides the logits of z; 0 takes the likeliest."""
-        return self._advance(self._imagining(), state, action, temperature)
+        nets = self._imagining()
+        following = self._advance(nets, state, action, temperature)
+        return Prediction(following, *self._judge(nets, following))
 
-    def stepper(self) -> Step:
-        """`step` with all weights cast once."""
+    def stepper(self, *, judges: bool = True) -> Step:
+        """`step` with all weights cast once; without `judges` its predictions have neither reward nor cont."""
 
         def cast(net: nn.Module) -> nn.Module:
             return net.cast(self.dtype) if isinstance(net, MLP) else net
@@ -266,7 +268,9 @@ class DreamerV3(WorldModel):
 
         @torch.no_grad()
         def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
-            return self._advance(made.get(), state, action, temperature)
+            nets = made.get()
+            following = self._advance(nets, state, action, temperature)
+            return Prediction(following, *(self._judge(nets, following) if judges else (None, None)))
 
         return step
 
@@ -274,7 +278,7 @@ class DreamerV3(WorldModel):
         nets = (cast(net) for net in (self.dynamics.prior_net, self.reward, self.cont))
         return Imagining(self.dynamics.cell(self.dtype), *nets)
 
-    def _advance(self, nets: Imagining, state: State, action: Tensor, temperature: float) -> Prediction:
+    def _advance(self, nets: Imagining, state: State, action: Tensor, temperature: float) -> State:
         model, stoch = self.dynamics, state["stoch"]
         push = model.push(nets.cell, self._action(action))
         deter = model.core(nets.cell, state["deter"], stoch.flatten(1), push)
@@ -286,8 +290,7 @@ class DreamerV3(WorldModel):
         else:
             uniform = torch.rand(probs.shape[:2], device=probs.device)
         stoch = onehot.straight_through(onehot.pick(probs, uniform, temperature), probs)
-        following = {**state, "deter": deter, "stoch": stoch}
-        return Prediction(following, *self._judge(nets.reward, nets.cont, following))
+        return {**state, "deter": deter, "stoch": stoch}
 
     def feature(self, state: State) -> Tensor:
         """[h, z], float32."""
@@ -295,13 +298,13 @@ class DreamerV3(WorldModel):
 
     def judge(self, state: State) -> tuple[Tensor, Tensor]:
         """Mean of the reward, probability of not being terminal."""
-        return self._judge(self.reward, self.cont, state)
+        return self._judge(self, state)
 
-    def _judge(self, reward: nn.Module, cont: nn.Module, state: State) -> tuple[Tensor, Tensor]:
+    def _judge(self, nets: "Imagining | DreamerV3", state: State) -> tuple[Tensor, Tensor]:
         parts = state["deter"], state["stoch"].flatten(-2)
         feature = torch.cat([x.to(self.dtype) for x in parts], -1)
-        alive = torch.sigmoid(cont(feature)[..., 0]) / (1 - 1 / self.config.horizon)
-        return self.twohot.mean(reward(feature)), alive.clamp(max=1)
+        alive = torch.sigmoid(nets.cont(feature)[..., 0]) / (1 - 1 / self.config.horizon)
+        return self.twohot.mean(nets.reward(feature)), alive.clamp(max=1)
 
     def decode(self, state: State) -> Obs:
         """Pictures in 0..1, vectors as they are, categories as the one-hot of the likeliest."""
