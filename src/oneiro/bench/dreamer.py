@@ -17,7 +17,7 @@ from oneiro.training.fit import Fitter
 from oneiro.training.guard import Guard
 from oneiro.training.online import Online
 from oneiro.training.recipe import Recipe
-from oneiro.types import Carry, TimeStep
+from oneiro.types import Carry, State, TimeStep
 from oneiro.worlds.dreamerv3 import DreamerV3, DreamerV3Config
 
 HORIZON = 15
@@ -172,7 +172,8 @@ def _imagine(agent: Agent, horizon: int) -> list[Work]:
     @torch.no_grad()
     def run() -> float:
         agent.eval()
-        step, state, memory = world.stepper(judges=False), world.start(ROWS), behaviour.memory(ROWS)
+        step, state = world.stepper(judges=False), world.start(ROWS)
+        memory: State = {}  # samples by torch's generator, as dreams that the behaviour learns in do
         views, actions = [behaviour.view(world, state)], []
         for _ in range(horizon):
             decision = behaviour.act(world, state, memory, explore=True)
