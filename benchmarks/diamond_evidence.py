@@ -27,7 +27,7 @@ from oneiro.data.episodes import Episode
 from oneiro.data.samplers import prefetch
 from oneiro.data.store import EpisodeStore
 from oneiro.evaluation.film import Style, open_loop_film, open_loop_strip
-from oneiro.evaluation.foretelling import SIGNS, Foretelling, class_score, foretelling
+from oneiro.evaluation.foretelling import SIGNS, Foretelling, auc, class_score, foretelling
 from oneiro.evaluation.open_loop import OpenLoopResult, open_loop, rows
 from oneiro.evaluation.stage import load_scores
 from oneiro.nets.edm import from_levels
@@ -167,7 +167,10 @@ def learn(runs: Runs) -> None:
         "Reward signs and ends foretold on 40 held-out episodes of random play, one step ahead. What the reward"
     ]
     lines += ["model sees as the next frame is the dreamed one, or the real one:", ""]
-    lines += ["| seed | next frame | class | rows | foretold | precision | recall | F1 |", "|---" * 8 + "|"]
+    lines += [
+        "| seed | next frame | class | rows | foretold | precision | recall | F1 | AUC |",
+        "|---" * 9 + "|",
+    ]
     lines += lines_of_f1
     lines += ["", f"Film: [{file}.webp]({file}.webp), {HORIZON} dreamed steps beside the truth."]
     lines += [
@@ -179,7 +182,7 @@ def learn(runs: Runs) -> None:
 @torch.no_grad()
 def _on_real_pairs(world: WorldModel, episodes: list[Episode]) -> Foretelling:
     """As `foretelling`, but the frame that is judged is the real one."""
-    signs, ends = [], []
+    signs, ends, chances = [], [], []
     for episode in episodes:
         row = rows(episode, 0, len(episode))
         frames, action = from_levels(row.obs["image"])[None], row.action[None, 1:]
@@ -187,9 +190,15 @@ def _on_real_pairs(world: WorldModel, episodes: list[Episode]) -> Foretelling:
         logits, _, _ = world.reward(frames, action, *world.reward.start(1), live, ~live)
         signs.append(np.stack([logits[0, :, :3].argmax(-1).numpy() - 1, np.sign(episode.reward[1:])]))
         ends.append(np.stack([logits[0, :, 3:].argmax(-1).numpy() > 0, episode.terminated[1:]]))
-    sign, end = np.concatenate(signs, 1), np.concatenate(ends, 1)
+        chances.append(logits[0, :, 3:].softmax(-1)[:, 1].numpy())
+    sign, end, chance = np.concatenate(signs, 1), np.concatenate(ends, 1), np.concatenate(chances)
     reward = {name: class_score(sign[0] == value, sign[1] == value) for name, value in SIGNS.items()}
-    return Foretelling(reward=reward, end=class_score(end[0], end[1]), rows=end.shape[1])
+    return Foretelling(
+        reward=reward,
+        end=class_score(end[0], end[1]),
+        end_auc=auc(chance, end[1].astype(bool)),
+        rows=end.shape[1],
+    )
 
 
 def _lines(seed: int, name: str, found: Foretelling) -> list[str]:
@@ -197,14 +206,18 @@ def _lines(seed: int, name: str, found: Foretelling) -> list[str]:
     lines = []
     for kind, score in {**found.reward, "end": found.end}.items():
         if score is not None and score.true + score.foretold:
-            shares = f"{score.precision:.2f} | {score.recall:.2f} | {score.f1:.2f}"
+            area = f"{found.end_auc:.2f}" if kind == "end" else ""
+            shares = f"{score.precision:.2f} | {score.recall:.2f} | {score.f1:.2f} | {area}"
             lines.append(f"| {seed} | {name} | {kind} | {score.true} | {score.foretold} | {shares} |")
     return lines
 
 
 def _json(found: Foretelling) -> dict:
     parts = {**{f"reward {k}": v for k, v in found.reward.items()}, "end": found.end}
-    return {name: score.to_json() for name, score in parts.items() if score is not None}
+    scores: dict = {name: score.to_json() for name, score in parts.items() if score is not None}
+    if "end" in scores and not np.isnan(found.end_auc):
+        scores["end"]["auc"] = round(found.end_auc, 4)
+    return scores
 
 
 def steps(runs: Runs) -> None:

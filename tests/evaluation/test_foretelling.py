@@ -3,7 +3,7 @@ import pytest
 import torch
 from ball_world import LIFE, Ball, episode
 
-from oneiro.evaluation.foretelling import class_score, foretelling
+from oneiro.evaluation.foretelling import auc, class_score, foretelling
 
 
 def test_precision_recall_and_f1_by_hand():
@@ -29,6 +29,28 @@ def test_an_exact_world_foretells_everything():
     assert found.reward["zero"].true == found.reward["negative"].foretold == 0
     assert found.end is not None
     assert (found.end.found, found.end.foretold, found.end.true) == (2, 2, 2)
+    assert found.end_auc == 1
+
+
+def test_area_under_the_curve_by_hand():
+    true = np.array([False, True, False, True])
+    assert auc(np.array([0.1, 0.2, 0.3, 0.4]), true) == 0.75
+    assert auc(np.array([0.1, 0.3, 0.3, 0.4]), true) == 0.875  # a tie counts half
+    assert auc(-np.array([0.1, 0.5, 0.2, 0.4]), true) == 0
+    assert np.isnan(auc(np.zeros(2), np.zeros(2, bool)))
+
+
+def test_an_end_that_is_never_likely_may_yet_be_known():
+    class Faint(Ball):
+        def step(self, state, action, temperature=1.0):
+            ahead = super().step(state, action, temperature)
+            ahead.cont = 0.99 - 0.1 * (1 - ahead.cont)
+            return ahead
+
+    found = foretelling(Faint(), [episode(0), episode(1)])
+    assert found.end is not None
+    assert found.end.f1 == 0
+    assert found.end_auc == 1
 
 
 class Blind(Ball):
@@ -49,6 +71,7 @@ def test_misses_are_counted():
     assert found.end is not None
     assert found.end.recall == 0
     assert found.end.f1 == 0
+    assert found.end_auc == 0.5
 
 
 def test_no_episode_is_an_error():

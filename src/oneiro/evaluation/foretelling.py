@@ -1,8 +1,9 @@
-"""How well a world foretells the sign of each reward and the end of the episode: precision, recall and F1.
+"""How well a world foretells the sign of each reward and the end of the episode: precision, recall, F1; AUC of ends.
 
 Teacher-forced: before every foretold row the world has seen all real rows; it is given the real action, imagines one
 step, and what it says of reward and end is compared with what came. Rewards and ends are rare in most games, so the
-share of right answers says little, and F1 of each class says more.
+share of right answers says little, and F1 of each class says more. An end that comes by chance is never likelier than
+not, so that its F1 is 0 whatever the world knows; AUC says whether the world knows when it is near.
 """
 
 from collections.abc import Sequence
@@ -69,6 +70,9 @@ class Foretelling:
     """By sign: "negative", "zero", "positive"; empty if the world foretells no reward."""
     end: ClassScore | None
     """Termination, not truncation; None if the world foretells no end."""
+    end_auc: float
+    """How often a row that ends was given a greater chance of it than one that does not (ties count half): 1 = always,
+    0.5 = the world knows nothing. NaN if it foretells no end, or no row or every row ends."""
     rows: int
     """How many rows were foretold."""
 
@@ -77,6 +81,14 @@ def class_score(foretold: np.ndarray, true: np.ndarray) -> ClassScore:
     """Of two bool arrays of one shape."""
     found = int((foretold & true).sum())
     return ClassScore(found=found, foretold=int(foretold.sum()), true=int(true.sum()))
+
+
+def auc(score: np.ndarray, true: np.ndarray) -> float:
+    """Area under the curve of true against false positives, of scores [n] and bool [n]; NaN if a class is empty."""
+    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[place]  # of equal scores the mean one
+    yes, no = int(true.sum()), int((~true).sum())
+    return float((rank[true].sum() / yes - (yes + 1) / 2) / no) if yes and no else float("nan")
 
 
 def foretelling(
@@ -104,7 +116,8 @@ def foretelling(
         reward={}
         if sign is None
         else {name: class_score(sign[0] == value, sign[1] == value) for name, value in SIGNS.items()},
-        end=None if end is None else class_score(end[0] > 0, end[1] > 0),
+        end=None if end is None else class_score(end[0] > 1 - GOES_ON, end[1] > 0),
+        end_auc=float("nan") if end is None else auc(end[0], end[1] > 0),
         rows=0 if some is None else some.shape[1],
     )
 
@@ -116,7 +129,7 @@ def _foretell(
     signs: list[np.ndarray],
     ends: list[np.ndarray],
 ) -> None:
-    """Adds [2, n] (foretold, true) for the rows at each step of time."""
+    """Adds [2, n] for the rows at each step of time: sign foretold and true; chance of an end, and whether it came."""
     longest = max(len(episode) for episode in episodes)
     real = tree.stack([_padded(rows(e, 0, len(e), world.device), longest) for e in episodes])
     step, state = world.stepper(), world.start(len(episodes))
@@ -130,7 +143,7 @@ def _foretell(
             if ahead.reward is not None:
                 signs.append(torch.stack([ahead.reward.sign(), row.reward.sign()]).cpu()[:, live].numpy())
             if ahead.cont is not None:
-                over = torch.stack([ahead.cont < GOES_ON, row.terminated])
+                over = torch.stack([1 - ahead.cont, row.terminated])
                 ends.append(over.cpu()[:, live].numpy())
         state = world.observe(state, row)
 
