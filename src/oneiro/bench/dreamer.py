@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -18,7 +18,7 @@ from oneiro.training.guard import Guard
 from oneiro.training.online import Online
 from oneiro.training.recipe import Recipe
 from oneiro.types import Carry, State, TimeStep
-from oneiro.worlds.dreamerv3 import DreamerV3, DreamerV3Config
+from oneiro.worlds.dreamerv3 import DreamerV3, DreamerV3Config, GenerationConfig
 
 HORIZON = 15
 """Steps of a dream where the behaviour does not say."""
@@ -40,7 +40,7 @@ def works(recipe: Recipe, agent: Agent, stage: Online, folder: Path) -> list[Wor
             _update(agent, stage, folder),
         ),
         Work("dream", f"{ROWS} rows x {horizon}", "steps/s", ROWS * horizon, _dream(agent, horizon)),
-        *_imagine(agent, horizon),
+        *_imagine(recipe, agent, horizon),
         *(Work(f"act {n}", f"batch {n}", "actions/s", n, _act(agent, n)) for n in (1, 16)),
     ]
     for work in found:
@@ -164,10 +164,10 @@ def _dream(agent: Agent, horizon: int) -> Callable[[], Any]:
     return run
 
 
-def _imagine(agent: Agent, horizon: int) -> list[Work]:
-    world, behaviour = agent.world, agent.behaviour
-    if not isinstance(world, DreamerV3):
+def _imagine(recipe: Recipe, agent: Agent, horizon: int) -> list[Work]:
+    if not isinstance(recipe.world, GenerationConfig):
         return []
+    world, behaviour = cast(DreamerV3, agent.world), agent.behaviour
 
     @torch.no_grad()
     def run() -> float:
