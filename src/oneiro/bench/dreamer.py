@@ -165,7 +165,8 @@ def _dream(agent: Agent, horizon: int) -> Callable[[], Any]:
 
 
 def _imagine(recipe: Recipe, agent: Agent, horizon: int) -> list[Work]:
-    if not isinstance(recipe.world, GenerationConfig):
+    config = recipe.world
+    if not isinstance(config, GenerationConfig):
         return []
     world, behaviour = cast(DreamerV3, agent.world), agent.behaviour
 
