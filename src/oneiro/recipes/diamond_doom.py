@@ -61,7 +61,7 @@ def diamond_arena(size: Literal["cpu", "smoke"] = "cpu") -> Recipe:
         first_steps=8000,
         most_first_steps=8000,
         total_steps=8000,
-        first=(3300, 1500, 300),
+        first=(1100, 500, 150),
         size=16,
         self_fed=3,
     )
