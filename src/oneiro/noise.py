@@ -46,13 +46,18 @@ def _bits_by_numpy(key: Tensor, counter: Tensor | int, n: int) -> Tensor:
     golden = np.uint64(_GOLDEN % 2**64)
     row = _mix_by_numpy(key.numpy().view(np.uint64) + (count + np.uint64(1)) * golden)
     column = np.arange(1, n + 1, dtype=np.uint64) * golden
-    return torch.from_numpy((_mix_by_numpy(row[:, None] + column) >> np.uint64(40)).view(np.int64))
+    mixed = _mix_by_numpy(row[:, None] + column)
+    mixed >>= np.uint64(40)
+    return torch.from_numpy(mixed.view(np.int64))
 
 
 def _mix_by_numpy(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(_MIX_1 % 2**64)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(_MIX_2 % 2**64)
-    return x ^ (x >> np.uint64(31))
+    """`x`, which is used up."""
+    for places, factor in ((30, _MIX_1), (27, _MIX_2)):
+        x ^= x >> np.uint64(places)
+        x *= np.uint64(factor % 2**64)
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def _bits_by_torch(key: Tensor, counter: Tensor | int, n: int) -> Tensor:

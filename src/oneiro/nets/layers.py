@@ -6,9 +6,9 @@ bfloat16; norms and the output layers of MLPs are float32.
 Source: Hafner et al. 2025, "Mastering diverse control tasks through world models"; danijar/dreamerv3.
 """
 
-import copy
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -150,11 +150,18 @@ class MLP(nn.Module):
         self.norms = nn.ModuleList(RMSNorm(units) for _ in range(layers))
         self.out = None if out is None else Linear(widths[-1], out, scale=scale)
 
-    def cast(self, dtype: torch.dtype) -> "MLP":
-        """A copy for inputs of this dtype, without gradients: the hidden layers' weights are cast already."""
-        made = copy.deepcopy(self).requires_grad_(False)
-        made.linears.to(dtype)
-        return made
+    def cast(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """`forward` for inputs of this dtype, without gradients: the hidden layers' weights are cast already."""
+        weights = [[x.detach().to(dtype) for x in layer.parameters()] for layer in self.linears]
+        out = self.out
+
+        @torch.no_grad()
+        def forward(x: Tensor) -> Tensor:
+            for (weight, bias), norm in zip(weights, self.norms, strict=True):
+                x = norm.silu(F.linear(x, weight, bias))  # type: ignore[operator]
+            return x if out is None else out(x.float())
+
+        return forward
 
     def forward(self, x: Tensor) -> Tensor:
         """[.., in_dim] -> [.., units], or [.., out]."""

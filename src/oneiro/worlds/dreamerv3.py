@@ -40,6 +40,7 @@ from oneiro.types import Losses, Obs, Prediction, State, TimeStep
 from oneiro.world import Observe, Step, WorldModel
 
 Encode = Callable[[Obs], Tensor]
+Head = Callable[[Tensor], Tensor]
 Size = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
 OWN_TERMS = ("reward", "cont", "kl", "kl_dyn", "kl_rep", "entropy_prior", "entropy_posterior", "loss")
 """Names of the loss's terms and metrics; an observation of such a name is logged as `world/obs:NAME`."""
@@ -178,9 +179,9 @@ class Imagining(NamedTuple):
     """What `step` works with: the weights of the core and the networks that read its state."""
 
     cell: Any
-    prior: nn.Module
-    reward: nn.Module
-    cont: nn.Module
+    prior: Head
+    reward: Head
+    cont: Head
 
 
 class DreamerV3(WorldModel):
@@ -258,7 +259,7 @@ class DreamerV3(WorldModel):
     def stepper(self, *, judges: bool = True) -> Step:
         """`step` with all weights cast once; without `judges` its predictions have neither reward nor cont."""
 
-        def cast(net: nn.Module) -> nn.Module:
+        def cast(net: nn.Module) -> Head:
             return net.cast(self.dtype) if isinstance(net, MLP) else net
 
         parts = self.dynamics, self.reward, self.cont
@@ -274,7 +275,7 @@ class DreamerV3(WorldModel):
 
         return step
 
-    def _imagining(self, cast: Callable[[nn.Module], nn.Module] = lambda net: net) -> Imagining:
+    def _imagining(self, cast: Callable[[nn.Module], Head] = lambda net: net) -> Imagining:
         nets = (cast(net) for net in (self.dynamics.prior_net, self.reward, self.cont))
         return Imagining(self.dynamics.cell(self.dtype), *nets)
 
