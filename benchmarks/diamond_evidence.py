@@ -44,7 +44,7 @@ CONTEXT, HORIZON = 4, 100
 SHOWN = (0, 1, 5, 10, 25, 50, 75, 100)
 SEED = 2_000_003  # held-out episodes: neither collected nor scored ones
 FILMED = 3  # denoising steps of the film, as published
-UPDATES = 400  # of each denoiser of the experiment ddpm
+UPDATES = 1200  # of each denoiser of the experiment ddpm
 
 
 GAMES = {
