@@ -27,7 +27,7 @@ from oneiro.data.episodes import Episode
 from oneiro.data.samplers import prefetch
 from oneiro.data.store import EpisodeStore
 from oneiro.evaluation.film import Style, open_loop_film, open_loop_strip
-from oneiro.evaluation.foretelling import SIGNS, Foretelling, auc, class_score, foretelling
+from oneiro.evaluation.foretelling import Foretelling, foretelling
 from oneiro.evaluation.open_loop import OpenLoopResult, open_loop, rows
 from oneiro.evaluation.stage import load_scores
 from oneiro.nets.edm import from_levels
@@ -182,23 +182,15 @@ def learn(runs: Runs) -> None:
 @torch.no_grad()
 def _on_real_pairs(world: WorldModel, episodes: list[Episode]) -> Foretelling:
     """As `foretelling`, but the frame that is judged is the real one."""
-    signs, ends, chances = [], [], []
+    signs, ends = [], []
     for episode in episodes:
         row = rows(episode, 0, len(episode))
         frames, action = from_levels(row.obs["image"])[None], row.action[None, 1:]
         live = torch.ones(action.shape[:2], dtype=torch.bool)
         logits, _, _ = world.reward(frames, action, *world.reward.start(1), live, ~live)
         signs.append(np.stack([logits[0, :, :3].argmax(-1).numpy() - 1, np.sign(episode.reward[1:])]))
-        ends.append(np.stack([logits[0, :, 3:].argmax(-1).numpy() > 0, episode.terminated[1:]]))
-        chances.append(logits[0, :, 3:].softmax(-1)[:, 1].numpy())
-    sign, end, chance = np.concatenate(signs, 1), np.concatenate(ends, 1), np.concatenate(chances)
-    reward = {name: class_score(sign[0] == value, sign[1] == value) for name, value in SIGNS.items()}
-    return Foretelling(
-        reward=reward,
-        end=class_score(end[0], end[1]),
-        end_auc=auc(chance, end[1].astype(bool)),
-        rows=end.shape[1],
-    )
+        ends.append(np.stack([logits[0, :, 3:].softmax(-1)[:, 1].numpy(), episode.terminated[1:]]))
+    return Foretelling.of(np.concatenate(signs, 1), np.concatenate(ends, 1))
 
 
 def _lines(seed: int, name: str, found: Foretelling) -> list[str]:

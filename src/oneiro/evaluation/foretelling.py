@@ -76,6 +76,19 @@ class Foretelling:
     rows: int
     """How many rows were foretold."""
 
+    @classmethod
+    def of(cls, sign: np.ndarray | None, end: np.ndarray | None) -> "Foretelling":
+        """From [2, n] each: sign of the reward, foretold and true; chance of an end, and whether it came."""
+        some = sign if sign is not None else end
+        return cls(
+            reward={}
+            if sign is None
+            else {name: class_score(sign[0] == value, sign[1] == value) for name, value in SIGNS.items()},
+            end=None if end is None else class_score(end[0] > 1 - GOES_ON, end[1] > 0),
+            end_auc=float("nan") if end is None else auc(end[0], end[1] > 0),
+            rows=0 if some is None else some.shape[1],
+        )
+
 
 def class_score(foretold: np.ndarray, true: np.ndarray) -> ClassScore:
     """Of two bool arrays of one shape."""
@@ -110,16 +123,7 @@ def foretelling(
     with evaluating(world, seed=seed):
         for begin in range(0, len(episodes), batch):
             _foretell(world, episodes[begin : begin + batch], temperature, signs, ends)
-    sign, end = (np.concatenate(found, 1) if found else None for found in (signs, ends))
-    some = sign if sign is not None else end
-    return Foretelling(
-        reward={}
-        if sign is None
-        else {name: class_score(sign[0] == value, sign[1] == value) for name, value in SIGNS.items()},
-        end=None if end is None else class_score(end[0] > 1 - GOES_ON, end[1] > 0),
-        end_auc=float("nan") if end is None else auc(end[0], end[1] > 0),
-        rows=0 if some is None else some.shape[1],
-    )
+    return Foretelling.of(*(np.concatenate(found, 1) if found else None for found in (signs, ends)))
 
 
 def _foretell(
@@ -129,7 +133,7 @@ def _foretell(
     signs: list[np.ndarray],
     ends: list[np.ndarray],
 ) -> None:
-    """Adds [2, n] for the rows at each step of time: sign foretold and true; chance of an end, and whether it came."""
+    """Adds [2, n] for the rows at each step of time, as `Foretelling.of` takes them."""
     longest = max(len(episode) for episode in episodes)
     real = tree.stack([_padded(rows(e, 0, len(e), world.device), longest) for e in episodes])
     step, state = world.stepper(), world.start(len(episodes))

@@ -252,9 +252,7 @@ class DreamerV3(WorldModel):
 
     def step(self, state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
         """One step of the core, then the prior. A temperature divides the logits of z; 0 takes the likeliest."""
-        nets = self._imagining()
-        following = self._advance(nets, state, action, temperature)
-        return Prediction(following, *self._judge(nets, following))
+        return self._advance(self._imagining(), state, action, temperature)
 
     def stepper(self, *, judges: bool = True) -> Step:
         """`step` with all weights cast once; without `judges` its predictions have neither reward nor cont."""
@@ -269,9 +267,7 @@ class DreamerV3(WorldModel):
 
         @torch.no_grad()
         def step(state: State, action: Tensor, temperature: float = 1.0) -> Prediction:
-            nets = made.get()
-            following = self._advance(nets, state, action, temperature)
-            return Prediction(following, *(self._judge(nets, following) if judges else (None, None)))
+            return self._advance(made.get(), state, action, temperature, judges)
 
         return step
 
@@ -279,7 +275,9 @@ class DreamerV3(WorldModel):
         nets = (cast(net) for net in (self.dynamics.prior_net, self.reward, self.cont))
         return Imagining(self.dynamics.cell(self.dtype), *nets)
 
-    def _advance(self, nets: Imagining, state: State, action: Tensor, temperature: float) -> State:
+    def _advance(
+        self, nets: Imagining, state: State, action: Tensor, temperature: float, judges: bool = True
+    ) -> Prediction:
         model, stoch = self.dynamics, state["stoch"]
         push = model.push(nets.cell, self._action(action))
         deter = model.core(nets.cell, state["deter"], stoch.flatten(1), push)
@@ -291,7 +289,8 @@ class DreamerV3(WorldModel):
         else:
             uniform = torch.rand(probs.shape[:2], device=probs.device)
         stoch = onehot.straight_through(onehot.pick(probs, uniform, temperature), probs)
-        return {**state, "deter": deter, "stoch": stoch}
+        following = {**state, "deter": deter, "stoch": stoch}
+        return Prediction(following, *(self._judge(nets, following) if judges else (None, None)))
 
     def feature(self, state: State) -> Tensor:
         """[h, z], float32."""
